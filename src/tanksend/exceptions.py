@@ -32,7 +32,7 @@ The tree::
             ElsewhereError
             GuardError
         BatchError
-        IntakeError
+            IntakeError
         PartError
         SettingError (ValueError)
 """
@@ -49,42 +49,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ._results import SendReport, SendResult
-
-__all__ = [
-    "AccessDeniedError",
-    "AccountPausedError",
-    "BatchError",
-    "Category",
-    "ConfigurationError",
-    "ConnectionFailedError",
-    "ContentRejectedError",
-    "CredentialsError",
-    "DailyQuotaExceededError",
-    "ElsewhereError",
-    "GuardError",
-    "HeldError",
-    "IdentityNotVerifiedError",
-    "IntakeError",
-    "InvalidAddressError",
-    "InvalidMessageError",
-    "InvalidParameterError",
-    "MailFromDomainNotVerifiedError",
-    "MessageRejectedError",
-    "MessageTooLargeError",
-    "Origin",
-    "OutcomeUnknownError",
-    "PartError",
-    "Problem",
-    "RenderingError",
-    "Scope",
-    "SendError",
-    "ServiceUnavailableError",
-    "SettingError",
-    "SuppressedError",
-    "TanksendError",
-    "ThrottlingError",
-    "at_domain",
-]
 
 
 class Category(enum.StrEnum):
@@ -150,8 +114,8 @@ class Problem:
 
 
 # A dotted name, ASCII or not; anything else after the "@" is not a domain and may be somebody's data.
-_DOMAIN = re.compile(r"[\w-]+(?:\.[\w-]+)*\.?\Z")
-_LOCAL_PART = re.compile(r"(?:\"(?:[^\"\\]|\\.)*\"|[^\s@<>\"'`(),;:\[\]]+)(?=@)")
+_DOMAIN = re.compile(r"(?=.{1,255}\Z)[\w-]+(?:\.[\w-]+)*\.?\Z")
+_LOCAL_PART = re.compile(r"(?:\"(?:[^\"\\]|\\.){0,320}\"|(?<![^\s@<>\"'`(),;:\[\]])[^\s@<>\"'`(),;:\[\]]+)(?=@)")
 
 
 def at_domain(address: str) -> str:
@@ -160,11 +124,8 @@ def at_domain(address: str) -> str:
 
     Text without a plausible domain is called ``an address``.
     """
-    domain = address.strip().rpartition("@")[2] if "@" in address else ""
-    domain = domain.removesuffix(">")
-    if len(domain) > 255 or not _DOMAIN.match(domain):
-        return "an address"
-    return f"an address at {domain.lower()}"
+    domain = address.strip().removesuffix(">").rpartition("@")[2] if "@" in address else ""
+    return f"an address at {domain.lower()}" if _DOMAIN.match(domain) else "an address"
 
 
 def _without_local_parts(text: str) -> str:
@@ -229,12 +190,17 @@ class SendError(TanksendError):
     what: str = "SES refused the message for a reason this version does not know"
     """The text when none is given."""
     code: str | None = None
+    """Where SES gave none, the name of the class without "Error"."""
     category: Category = Category.UNKNOWN
     scope: Scope = Scope.MESSAGE
     origin: Origin | None = None
     retryable: bool = False
     maybe_sent: bool = False
     remedy: str | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.code = cls.__name__.removesuffix("Error")
 
     def __init__(
         self,
@@ -294,13 +260,10 @@ class ThrottlingError(SendError):
     """
     SES says we are too fast. It has not taken the message.
 
-    Args:
-        pause: The answer names neither the sending rate nor the quota: better wait a while than merely slow down.
-        message: What happened; the other keywords are `SendError`'s.
+    `pause`: the answer names neither the sending rate nor the quota, so wait a while instead of merely slowing down.
     """
 
     what = "SES throttled the request"
-    code = "Throttling"
     category = Category.THROTTLING
     retryable = True
     remedy = "The limiter slows down by itself; lower max_parallel or ask AWS for a higher sending rate"
@@ -314,7 +277,6 @@ class DailyQuotaExceededError(SendError):
     """The rolling 24-hour quota of recipients is spent; `resume_at` says when there is room again, where known."""
 
     what = "The account's quota of recipients per rolling 24 hours is spent"
-    code = "DailyQuotaExceeded"
     category = Category.QUOTA
     scope = Scope.ACCOUNT
     remedy = "Wait until the mail of 24 hours ago leaves the window, or ask AWS for a higher daily quota"
@@ -324,7 +286,6 @@ class MessageRejectedError(SendError):
     """SES looked at the message and refused it."""
 
     what = "SES rejected the message"
-    code = "MessageRejected"
     category = Category.CONTENT
 
 
@@ -349,7 +310,6 @@ class AccessDeniedError(SendError):
     """The credentials are good and not allowed to do this."""
 
     what = "The credentials are not allowed to send"
-    code = "AccessDenied"
     category = Category.ACCESS
     scope = Scope.ACCOUNT
     remedy = "Allow the action ses:SendEmail in the IAM policy of these credentials"
@@ -367,7 +327,6 @@ class InvalidParameterError(SendError):
     """SES refused a part of the request; `field` says which, where SES did."""
 
     what = "SES refused a parameter of the request"
-    code = "InvalidParameter"
     category = Category.PARAMETER
 
 
@@ -375,7 +334,6 @@ class MailFromDomainNotVerifiedError(SendError):
     """The custom MAIL FROM domain's MX record cannot be found, and the identity is set to refuse mail then."""
 
     what = "The custom MAIL FROM domain of the From identity is not verified"
-    code = "MailFromDomainNotVerified"
     category = Category.MAIL_FROM
     scope = Scope.ORIGIN
     origin = Origin.FROM
@@ -389,7 +347,6 @@ class AccountPausedError(SendError):
     """Sending is paused: for the account by its owner or by AWS, or for one configuration set (see `scope`)."""
 
     what = "Sending is paused for this account"
-    code = "AccountSendingPaused"
     category = Category.PAUSED
     scope = Scope.ACCOUNT
     remedy = "Enable sending in the SES console; if AWS paused it, answer their mail and fix its cause first"
@@ -399,7 +356,6 @@ class ConfigurationError(SendError):
     """Something the request names does not exist at SES: a configuration set, a template, a tenant, a pool."""
 
     what = "Something that the request names does not exist at SES"
-    code = "Configuration"
     category = Category.CONFIGURATION
     scope = Scope.ORIGIN
     remedy = "Create it in this region, or name another"
@@ -409,7 +365,6 @@ class RenderingError(SendError):
     """The template and its data do not go together."""
 
     what = "SES cannot render the template with this data"
-    code = "Rendering"
     category = Category.RENDERING
     remedy = "Compare the template's variables with the data given"
 
@@ -418,7 +373,6 @@ class MessageTooLargeError(SendError):
     """More bytes than SES takes: 40 MB after base64 (10 MB through the old API)."""
 
     what = "The message is larger than SES takes"
-    code = "MessageTooLarge"
     category = Category.SIZE
     remedy = "Send a link instead of the attachment; SES takes 40 MB after base64"
 
@@ -427,7 +381,6 @@ class ServiceUnavailableError(SendError):
     """SES itself says it cannot take the message now."""
 
     what = "SES is not available at the moment"
-    code = "ServiceUnavailable"
     category = Category.TRANSIENT
     retryable = True
     remedy = "Try again later"
@@ -437,7 +390,6 @@ class ConnectionFailedError(SendError):
     """No connection, or it broke before the whole request was handed over: SES cannot have taken the message."""
 
     what = "SES could not be reached"
-    code = "ConnectionFailed"
     category = Category.CONNECTION
     retryable = True
     remedy = "Check the network, the region and the endpoint"
@@ -447,7 +399,6 @@ class OutcomeUnknownError(SendError):
     """The request left, and no answer came that settles whether SES took the message."""
 
     what = "The request was sent and no answer tells whether SES took the message"
-    code = "OutcomeUnknown"
     category = Category.OUTCOME_UNKNOWN
     maybe_sent = True
     remedy = "Look for its events before sending it again: it may be delivered twice"
@@ -457,13 +408,10 @@ class InvalidMessageError(SendError, ValueError):
     """
     The message's data is bad; nothing was sent.
 
-    Args:
-        problems: Everything that is wrong, in the order of the message's fields.
-        message: What happened; composed from *problems* when empty. The other keywords are `SendError`'s.
+    `problems` is everything that is wrong, in the order of the message's fields; they make the text if none is given.
     """
 
     what = "The message cannot be sent as it is"
-    code = "InvalidMessage"
     category = Category.INVALID
     _default_field = "message"
 
@@ -480,30 +428,28 @@ class InvalidAddressError(InvalidMessageError):
     """An address that SES, or mail as such, does not take. The text gives the reason and never the address."""
 
     what = "The address is not one that mail can be sent to"
-    code = "InvalidAddress"
     scope = Scope.RECIPIENT
     _default_field = "address"
+
+    @property
+    def reason(self) -> str:
+        """Why the address was refused."""
+        return self.message
 
 
 class SuppressedError(SendError):
     """Every recipient is on the suppression list; nothing was sent."""
 
     what = "Every recipient is suppressed"
-    code = "Suppressed"
     category = Category.SUPPRESSED
     scope = Scope.RECIPIENT
     remedy = "If that is wrong, remove the entry from the suppression store; it says why it is there"
 
 
 class HeldError(SendError):
-    """
-    SES certainly has not taken the message, nothing is wrong with it, and it was not sent now.
-
-    `resume_at` says when to try again, where known.
-    """
+    """SES certainly has not taken the message, and nothing is wrong with it; `resume_at` says when, where known."""
 
     what = "The message was not sent now"
-    code = "Held"
     category = Category.HELD
     retryable = True
     remedy = "Send it again later"
@@ -513,7 +459,6 @@ class ElsewhereError(SendError):
     """Another live process holds this message's key; the ledger will know what became of it."""
 
     what = "Another process is sending the message with this key"
-    code = "Elsewhere"
     category = Category.ELSEWHERE
     remedy = "Ask the ledger for its fate"
 
@@ -522,47 +467,27 @@ class GuardError(SendError):
     """A guard dropped the message; nothing was sent."""
 
     what = "A guard dropped the message"
-    code = "Guard"
     category = Category.GUARD
 
 
 class BatchError(TanksendError):
-    """
-    Not every message of a batch was sent.
+    """Not every message of a batch was sent; `report` is the whole `SendReport`."""
 
-    Args:
-        message: How many had which fate.
-        report: The whole `SendReport`.
-    """
+    what = "Not every message was sent."
 
     def __init__(self, message: str = "", *, report: SendReport | None = None) -> None:
-        super().__init__(_without_local_parts(message) or "Not every message was sent.")
+        super().__init__(_without_local_parts(message) or self.what)
         self.report = report
 
 
-class IntakeError(TanksendError):
-    """
-    The iterable of messages raised; raised from its error, after the messages already taken in had their fate.
+class IntakeError(BatchError):
+    """The iterable of messages raised (raised from its error); `report` is about those taken in until then."""
 
-    Args:
-        message: What happened.
-        report: The `SendReport` of the messages taken in until then.
-    """
-
-    def __init__(self, message: str = "", *, report: SendReport | None = None) -> None:
-        super().__init__(_without_local_parts(message) or "The iterable of messages raised an error.")
-        self.report = report
+    what = "The iterable of messages raised an error."
 
 
 class PartError(TanksendError):
-    """
-    A plugged-in part (ledger, limiter, store, guard) failed or broke its contract.
-
-    Args:
-        message: What happened.
-        part: Which one: ``ledger``, ``limiter``, ``suppression``, ``guard``, ``transport``.
-        cause_type: Name of the exception behind it.
-    """
+    """A plugged-in part (`part`: ``ledger``, ``limiter``, ``suppression``, ``guard``) failed or broke its contract."""
 
     def __init__(self, message: str = "", *, part: str = "part", cause_type: str | None = None) -> None:
         super().__init__(_without_local_parts(message) or f"The {part} failed.")
