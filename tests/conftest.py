@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+Needs = Callable[..., None]
 ROOT = Path(__file__).resolve().parent.parent
 
 # Two shared cores make one example slow now and then; a deadline per example would only measure the neighbours.
@@ -35,7 +37,7 @@ def _missing(reason: str) -> None:
 
 
 @pytest.fixture
-def needs():
+def needs() -> Needs:
     """
     Ask for a module or a fact: `needs("moto")`, or `needs(path.exists(), "no such server here")`.
     """
