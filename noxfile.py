@@ -130,7 +130,7 @@ def _must_refuse(session: nox.Session, *checker: str) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     _install(session, ".", group="docs")
-    session.run("sphinx-build", "-W", "--keep-going", "-n", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
 
 
 @nox.session
