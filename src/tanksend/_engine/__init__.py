@@ -1,0 +1,23 @@
+"""
+The engine: the only place with task groups.
+
+A *run* is one call in progress: `Sender.send`, `send_all` or `stream`. All runs of a sender on one event loop share
+*lanes*, where their messages wait for slots. The parts of a run:
+
+- intake pulls messages from their source, at most 1,000 ahead of the results that were taken, and makes entries of them;
+- workers take a due entry each, make one attempt, and settle its fate or put it back for later;
+- one timer wakes what waits for a time: retries, deadlines, the grace after a stop.
+
+Who waits for the next slot? One of the idle workers, the *leader*. When the slot is due it takes the best waiting entry
+of any run, names another idle worker leader, and goes to work on the entry itself, or hands it to the run it belongs to.
+So a slot is bound to a message only when it is due, no task is switched between the slot and its request, and nobody
+waits twice. Without pacing a worker that ends becomes leader, takes an entry and works on, and no task is switched at all.
+"""
+
+from __future__ import annotations
+
+from ._lanes import Lanes
+from ._parts import Parts
+from ._run import Run
+
+__all__ = ["Lanes", "Parts", "Run"]

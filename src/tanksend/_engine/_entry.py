@@ -1,0 +1,76 @@
+"""One message on its way through the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._messages import Priority
+from ..exceptions import Origin
+
+if TYPE_CHECKING:
+    from .._addresses import Address
+    from .._messages import Message
+    from ..exceptions import SendError
+    from ..typing import SendRequest
+    from ._run import Run
+
+
+class Entry:
+    """Mutable, and touched by the run it belongs to only."""
+
+    __slots__ = (
+        "attempts",
+        "deadline",
+        "error",
+        "index",
+        "lane",
+        "message",
+        "request",
+        "run",
+        "sequence",
+        "settled",
+        "since",
+        "suppressed",
+        "taken_at",
+        "throttles",
+        "unknown",
+        "waited",
+        "weight",
+    )
+
+    def __init__(self, run: Run, index: int, sequence: int, message: Message, taken_at: float) -> None:
+        self.run = run
+        self.index = index
+        self.sequence = sequence
+        """Age among all entries of the lanes: the lower is the older."""
+        self.message = message
+        self.taken_at = taken_at
+        self.since = taken_at
+        """When it began to wait, this time."""
+        self.lane = Priority.BULK
+        self.request: SendRequest | None = None
+        self.weight = 0
+        self.suppressed: tuple[Address, ...] = ()
+        self.deadline: float | None = None
+        self.waited = 0.0
+        self.attempts = 0
+        self.throttles = 0
+        self.error: SendError | None = None
+        """What came of the last attempt."""
+        self.unknown: SendError | None = None
+        """The first error after which SES may have the message; from then on it is sent or unknown."""
+        self.settled = False
+
+    def origins(self) -> tuple[tuple[Origin, str], ...]:
+        """The groups it belongs to, each of which can fail as a whole."""
+        request = self.request
+        if request is None:
+            return ()
+        sender = (Origin.FROM, request.from_.key)
+        if request.configuration_set is None:
+            return (sender,)
+        return (sender, (Origin.CONFIGURATION_SET, request.configuration_set))
+
+    def origin(self, error: SendError) -> tuple[Origin, str] | None:
+        """The group that *error* says has failed."""
+        return next((origin for origin in self.origins() if origin[0] is error.origin), None)

@@ -1,0 +1,198 @@
+"""Intake: pulls messages, gives each an entry, and settles those that will never be sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._results import Status
+from ..exceptions import GuardError, HeldError, InvalidMessageError, Scope, SuppressedError
+from ..typing import Drop, Hold, Replace
+from ._entry import Entry
+from ._prepare import prepare, without_suppressed
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from .._messages import Message, Priority
+    from ..typing import Guard, GuardDecision
+    from ._run import Run
+    from ._sources import Source
+
+AHEAD = 900
+"""Messages taken in whose results were not taken out yet; with what a thread has pulled, 1,000."""
+RESUME = 250
+"""Once full, intake goes on when so many have been taken out: it would else be woken for each."""
+
+
+class Intake:
+    """The front of one run."""
+
+    def __init__(self, run: Run, source: Source, priority: Priority, give_up_after: float | None) -> None:
+        self._run = run
+        self._source = source
+        self._priority = priority
+        self._give_up_after = give_up_after
+        self._scope = anyio.CancelScope()
+        self._taken = 0
+        self._delivered = 0
+        self._admitting: list[Entry] = []
+        """Entries that have neither a fate nor a place in the lanes yet."""
+        self._room_wanted: anyio.Event | None = None
+        self._stopped = False
+        self.settled = 0
+        self.ended = False
+        """Nothing more will be taken in."""
+        self.error: BaseException | None = None
+        """What the iterable raised."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that will ever be taken in has its fate."""
+        return self.ended and self.settled == self._taken
+
+    def delivered(self, number: int) -> None:
+        """So many results were taken out."""
+        self._delivered += number
+        if self._room_wanted is not None and self._room() >= RESUME:
+            self._room_wanted.set()
+
+    def stop(self) -> None:
+        """Take in no more."""
+        self._stopped = True
+        self._scope.cancel()
+
+    def refuse(self) -> None:
+        """All that comes is held: go through what is finite, so that each has its fate, and stop the endless."""
+        if not self._source.finite:
+            self.stop()
+
+    def _room(self) -> int:
+        return AHEAD - (self._taken - self._delivered)
+
+    async def run(self) -> None:
+        """Pull until the end, a stop or an error of the iterable."""
+        try:
+            with self._scope:
+                await self._pull_all()
+        except Exception as error:  # noqa: BLE001  (the iterable's own; the surface raises it)
+            self.error = error
+            self._run.stop("stopped by an error of its iterable")
+        finally:
+            self._hold_rest()
+            with anyio.CancelScope(shield=True):
+                await self._close()
+            self.ended = True
+            self._run.check_done()
+
+    async def _pull_all(self) -> None:
+        while not self._stopped:
+            chunk = await self._source.pull(await self._wait_for_room())
+            if chunk is None:
+                return
+            await self._admit(self._entries(chunk))
+
+    async def _wait_for_room(self) -> int:
+        while self._room() <= 0:
+            self._room_wanted = anyio.Event()
+            await self._room_wanted.wait()
+            self._room_wanted = None
+        return self._room()
+
+    def _hold_rest(self) -> None:
+        """What was pulled and came no further than here."""
+        entries = self._admitting + self._entries(self._source.rest())
+        stopped = HeldError("the batch was stopped before the message was sent", code="Stopped")
+        for entry in entries:
+            if not entry.settled:
+                self._run.hold(entry, stopped)
+
+    async def _close(self) -> None:
+        try:
+            await self._source.aclose()
+        except Exception as error:  # noqa: BLE001  (the iterable's own)
+            self.error = self.error or error
+
+    def _entries(self, items: Sequence[object]) -> list[Entry]:
+        now = self._run.parts.clock.monotonic()
+        entries = []
+        for item in items:
+            entry = Entry(self._run, self._taken, self._run.lanes.next_sequence(), item, now)  # type: ignore[arg-type]
+            if self._give_up_after is not None:
+                entry.deadline = now + self._give_up_after
+            self._taken += 1
+            entries.append(entry)
+        return entries
+
+    async def _admit(self, entries: list[Entry]) -> None:
+        """Give *entries* a place in the lanes, or a fate where something is in the way."""
+        self._admitting = entries
+        if not self._run.leaving:
+            for entry in entries:
+                self._prepare(entry)
+            await self._suppress([entry for entry in entries if not entry.settled])
+            if self._run.parts.guards:
+                for entry in entries:
+                    await self._guard(entry)
+        self._admitting = []
+        for entry in entries:
+            if not entry.settled:
+                self._run.add(entry)
+
+    def _prepare(self, entry: Entry) -> None:
+        prepared = prepare(self._run.parts, entry.message)
+        if isinstance(prepared, tuple):
+            self._run.settle(entry, Status.INVALID, error=InvalidMessageError(problems=prepared))
+            return
+        entry.request = prepared
+        entry.weight = len(prepared.to) + len(prepared.cc) + len(prepared.bcc)
+        priority = entry.message.priority
+        entry.lane = self._priority if priority is None else priority
+
+    async def _suppress(self, entries: list[Entry]) -> None:
+        """Take out who must not be written to; one look-up for all of *entries*."""
+        emails = [address.email for entry in entries if entry.request for address in entry.request.recipients]
+        try:
+            found = await self._run.parts.suppression.lookup(emails) if emails else {}
+        except Exception as error:  # noqa: BLE001  (a store of the caller's own)
+            # Without the list nobody may be written to: a mail to somebody who complained cannot be taken back.
+            failed = HeldError("the suppression store failed", code="SuppressionStoreFailed", scope=Scope.ACCOUNT)
+            failed.cause_type = type(error).__name__
+            self._run.fail(failed)
+            return
+        if found:
+            for entry in entries:
+                self._leave_out(entry, found.keys())
+
+    def _leave_out(self, entry: Entry, suppressed: Collection[str]) -> None:
+        request = entry.request
+        if request is None:
+            return
+        entry.request, entry.suppressed = without_suppressed(request, suppressed)
+        entry.weight = len(entry.request.recipients)
+        if entry.weight == 0:
+            self._run.settle(entry, Status.SUPPRESSED, error=SuppressedError())
+
+    async def _guard(self, entry: Entry) -> None:
+        """Ask the guards one after the other; each sees what the one before made of the message."""
+        for guard in self._run.parts.guards:
+            if entry.settled:
+                return
+            decision = await self._ask(guard, entry.message)
+            if isinstance(decision, Replace):
+                entry.message = decision.message
+                self._prepare(entry)
+                if not entry.settled:
+                    await self._suppress([entry])
+            elif isinstance(decision, Hold):
+                held = HeldError(decision.reason, code="GuardHold", resume_at=decision.resume_at)
+                self._run.settle(entry, Status.HELD, error=held)
+            elif isinstance(decision, Drop):
+                self._run.settle(entry, Status.FAILED, error=GuardError(decision.reason))
+
+    async def _ask(self, guard: Guard, message: Message) -> GuardDecision:
+        try:
+            return await guard.check(message)
+        except Exception as error:  # noqa: BLE001  (a guard of the caller's own; what it would have said is unknown)
+            return Drop(f"a guard of type {type(guard).__name__} raised {type(error).__name__}")

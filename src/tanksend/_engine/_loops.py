@@ -1,0 +1,30 @@
+"""The running event loop, whichever kind it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anyio.lowlevel import current_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+
+def this_loop() -> Hashable:
+    """The running event loop, as something to keep things by."""
+    native: Any = current_token().native_token
+    return native  # type: ignore[no-any-return]
+
+
+def soon_in_this_loop(callback: Callable[[], object]) -> Callable[[], None]:
+    """A function that has *callback* called in the running loop, from any thread and without waiting."""
+    native: Any = current_token().native_token
+    call_soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
+
+    def soon() -> None:
+        try:
+            call_soon(callback)
+        except RuntimeError:  # the loop has ended, and with it whoever waited
+            return
+
+    return soon

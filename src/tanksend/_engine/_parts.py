@@ -1,0 +1,87 @@
+"""What a run works with."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+import attrs
+
+from .._messages import default_validator
+from ..typing import GiveUp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .._addresses import Address
+    from .._validator import AddressValidator
+    from ..typing import (
+        Attempt,
+        Clock,
+        Guard,
+        Observer,
+        RateLimiter,
+        Retry,
+        RetryPolicy,
+        SendEvent,
+        Signal,
+        Slot,
+        SuppressionStore,
+        Transport,
+    )
+
+log = logging.getLogger("tanksend")
+
+MAX_PARALLEL = 256
+"""Requests on the wire at once when the caller sets no limit."""
+
+
+@attrs.frozen(kw_only=True)
+class Parts:
+    """The plugged-in parts and the defaults of a sender, for its runs."""
+
+    transport: Transport
+    limiter: RateLimiter
+    retry: RetryPolicy
+    suppression: SuppressionStore
+    clock: Clock
+    jitter: Callable[[], float]
+    validator: AddressValidator = attrs.field(factory=default_validator)
+    guards: tuple[Guard, ...] = ()
+    observers: tuple[Observer, ...] = ()
+    max_parallel: int = MAX_PARALLEL
+    from_: Address | None = None
+    configuration_set: str | None = None
+    tags: Mapping[str, str] = attrs.field(factory=dict)
+
+    async def feedback(self, signal: Signal) -> None:
+        """Tell the limiter; what goes wrong there is its own."""
+        try:
+            await self.limiter.feedback(signal)
+        except Exception as error:  # noqa: BLE001  (it must not cost a fate)
+            log.warning("the limiter's feedback raised %s", type(error).__name__)
+
+    async def release(self, slot: Slot) -> None:
+        """Give *slot* back; what goes wrong there is the limiter's own."""
+        try:
+            with anyio.CancelScope(shield=True):
+                await self.limiter.release(slot)
+        except Exception as error:  # noqa: BLE001  (it must not cost a fate)
+            log.warning("the limiter's release raised %s", type(error).__name__)
+
+    def decide(self, attempt: Attempt) -> Retry | GiveUp:
+        """Ask the retry policy; one that raises gives up."""
+        try:
+            return self.retry.decide(attempt)
+        except Exception as error:  # noqa: BLE001  (it must not cost a fate)
+            log.warning("the retry policy raised %s", type(error).__name__)
+            return GiveUp()
+
+    def tell(self, event: SendEvent) -> None:
+        """Tell the observers; what goes wrong there is theirs."""
+        for observer in self.observers:
+            try:
+                observer.on_event(event)
+            except Exception as error:  # noqa: BLE001  (an observer must never cost a fate)
+                log.warning("an observer of type %s raised %s", type(observer).__name__, type(error).__name__)

@@ -1,0 +1,96 @@
+"""From a message and the sender's defaults to the request that goes on the wire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from .._messages import MAX_RECIPIENTS, Message, key_tag
+from ..exceptions import InvalidAddressError, Problem
+from ..typing import SendRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from .._addresses import Address
+    from .._validator import AddressValidator
+    from ._parts import Parts
+
+
+def prepare(parts: Parts, message: object) -> SendRequest | tuple[Problem, ...]:
+    """The request for *message*, or all that is wrong with it."""
+    if not isinstance(message, Message):
+        return (Problem("message", f"is a {type(message).__name__}, not a Message"),)
+    problems = list(message.check_content())
+    from_ = parts.from_
+    if message.from_ is not None:
+        from_ = next(iter(_judged("from_", (message.from_,), parts.validator, problems)), None)
+    elif from_ is None:
+        problems.append(Problem("from_", "is not given, and the sender has no default"))
+    to = _judged("to", message.to, parts.validator, problems)
+    cc = _judged("cc", message.cc, parts.validator, problems) if message.cc else ()
+    bcc = _judged("bcc", message.bcc, parts.validator, problems) if message.bcc else ()
+    reply_to = _judged("reply_to", message.reply_to, parts.validator, problems) if message.reply_to else ()
+    if len(to) + len(cc) + len(bcc) != 1:
+        to, cc, bcc = _each_once(to, cc, bcc)
+        problems.extend(_count_problems(message, len(to) + len(cc) + len(bcc)))
+    if problems or from_ is None:
+        return tuple(problems)
+    configuration_set = message.configuration_set or parts.configuration_set
+    return SendRequest(message, from_, to, cc, bcc, reply_to, configuration_set, _tags(parts, message))
+
+
+def _judged(
+    field: str, addresses: Sequence[Address], validator: AddressValidator, problems: list[Problem]
+) -> tuple[Address, ...]:
+    """The good ones of *addresses*, normalised; the bad ones are noted."""
+    good = []
+    for position, address in enumerate(addresses):
+        try:
+            good.append(validator.validate(address))
+        except InvalidAddressError as error:
+            problems.append(Problem(field if field == "from_" else f"{field}[{position}]", error.reason))
+    return tuple(good)
+
+
+def _each_once(*groups: tuple[Address, ...]) -> list[tuple[Address, ...]]:
+    """Each person once, where first named: SES would count, and some servers deliver, the second one too."""
+    seen: set[str] = set()
+    kept = []
+    for group in groups:
+        fresh = []
+        for address in group:
+            if address.key not in seen:
+                seen.add(address.key)
+                fresh.append(address)
+        kept.append(tuple(fresh))
+    return kept
+
+
+def _count_problems(message: Message, count: int) -> tuple[Problem, ...]:
+    if not (message.to or message.cc or message.bcc):
+        return (Problem("to", "names no recipient"),)
+    if count > MAX_RECIPIENTS:
+        return (Problem("to", f"has {count} recipients with cc and bcc; SES takes {MAX_RECIPIENTS}"),)
+    return ()
+
+
+def _tags(parts: Parts, message: Message) -> Mapping[str, str]:
+    if message.key is None:
+        return {**parts.tags, **message.tags} if message.tags else parts.tags
+    return {**parts.tags, **message.tags, **key_tag(message.key)}
+
+
+def without_suppressed(
+    request: SendRequest, suppressed: Collection[str]
+) -> tuple[SendRequest, tuple[Address, ...]]:
+    """The request without those whose email is in *suppressed*, and who they are."""
+    out = tuple(address for address in request.recipients if address.email in suppressed)
+    if not out:
+        return request, ()
+
+    def stay(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+        return tuple(address for address in addresses if address.email not in suppressed)
+
+    return attrs.evolve(request, to=stay(request.to), cc=stay(request.cc), bcc=stay(request.bcc)), out

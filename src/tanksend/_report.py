@@ -1,0 +1,257 @@
+"""What became of a batch: `SendReport`, its rows and their file."""
+
+from __future__ import annotations
+
+import csv
+import html
+import os
+from collections import Counter
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ._results import GOOD, Status
+from .exceptions import BatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from ._results import SendResult
+
+DOMAINS_SHOWN = 1_000
+OTHER_DOMAINS = "other"
+COLUMNS = ("index", "status", "message_id", "error")
+_DOMAINS_IN_HTML = 20
+
+
+@attrs.frozen
+class Row:
+    """One line of a report: enough to find the message again, nothing personal."""
+
+    index: int
+    status: Status
+    message_id: str | None
+    error: str | None
+
+
+class DomainCounts:
+    """
+    Fates per recipient domain in bounded memory.
+
+    Exact for up to 2,000 domains. Beyond that the smaller half is folded into "other", so a large domain stays
+    visible however many small ones a batch has.
+    """
+
+    _CAPACITY = 2 * DOMAINS_SHOWN
+
+    def __init__(self) -> None:
+        self._counts: dict[str, dict[Status, int]] = {}
+        self._other: dict[Status, int] = {}
+
+    def add(self, domain: str, status: Status) -> None:
+        """Count one message to *domain*."""
+        counts = self._counts.get(domain)
+        if counts is None:
+            if len(self._counts) >= self._CAPACITY:
+                self._fold(DOMAINS_SHOWN)
+            counts = self._counts[domain] = {}
+        counts[status] = counts.get(status, 0) + 1
+
+    def _fold(self, keep: int) -> None:
+        for domain in self._ranked()[keep:]:
+            for status, number in self._counts.pop(domain).items():
+                self._other[status] = self._other.get(status, 0) + number
+
+    def _ranked(self) -> list[str]:
+        return sorted(self._counts, key=lambda domain: (-sum(self._counts[domain].values()), domain))
+
+    def as_mapping(self) -> dict[str, Mapping[Status, int]]:
+        """The largest domains first, then "other" for the rest."""
+        ranked = self._ranked()
+        shown: dict[str, Mapping[Status, int]] = {domain: dict(self._counts[domain]) for domain in ranked[:DOMAINS_SHOWN]}
+        other = Counter(self._other)
+        for domain in ranked[DOMAINS_SHOWN:]:
+            other.update(self._counts[domain])
+        if other:
+            shown[OTHER_DOMAINS] = dict(other)
+        return shown
+
+
+class SendReport:
+    """
+    What became of a batch.
+
+    It fills while the batch runs; `Sender.last_report` shows it at any time, also after a stop.
+    """
+
+    def __init__(self, *, keep: int = 10_000) -> None:
+        self._keep = keep
+        self._counts: dict[Status, int] = {}
+        self._domains = DomainCounts()
+        self._rows: list[Row] = []
+        self._recipients = 0
+        self._seconds_waited = 0.0
+        self.throttled = 0
+        """How often SES answered that the rate was exceeded."""
+        self.duration = 0.0
+        """Seconds from the first message taken in to the last fate."""
+        self.note: str | None = None
+        """Why the batch stopped early, when it did."""
+
+    def add(self, result: SendResult) -> None:
+        """Count one result."""
+        status = result.status
+        self._counts[status] = self._counts.get(status, 0) + 1
+        if status is Status.SENT:
+            self._recipients += len(result.recipients)
+        self._seconds_waited += result.waited
+        people = result.recipients or result.suppressed or result.message.to
+        if people:
+            self._domains.add(people[0].domain, status)
+        if len(self._rows) < self._keep:
+            self._rows.append(row_of(result))
+
+    @property
+    def counts(self) -> Mapping[Status, int]:
+        """Messages by fate; a fate that did not occur counts 0."""
+        return MappingProxyType({status: self._counts.get(status, 0) for status in Status})
+
+    @property
+    def total(self) -> int:
+        """Messages that have a fate."""
+        return sum(self._counts.values())
+
+    @property
+    def by_domain(self) -> Mapping[str, Mapping[Status, int]]:
+        """Fates by the domain of the first recipient: the 1,000 largest, and "other"."""
+        return MappingProxyType(self._domains.as_mapping())
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The first *keep* results, in the order they ended; `rows_cut` says how many are not here."""
+        return tuple(self._rows)
+
+    @property
+    def rows_cut(self) -> int:
+        """Results that `rows` left out; ``save_to=`` keeps them all."""
+        return self.total - len(self._rows)
+
+    @property
+    def recipients(self) -> int:
+        """Recipients that SES accepted in this batch."""
+        return self._recipients
+
+    @property
+    def waited(self) -> float:
+        """Seconds that messages spent waiting for the pace and for retries, added up."""
+        return self._seconds_waited
+
+    @property
+    def recipients_per_second(self) -> float:
+        """Recipients that SES accepted, by the duration; 0.0 when nothing was timed."""
+        return self._recipients / self.duration if self.duration > 0 else 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether SES has every message, now or from an earlier run."""
+        return all(status in GOOD for status, number in self._counts.items() if number) and self.note is None
+
+    def raise_for_failures(self) -> None:
+        """
+        Do nothing when all is well.
+
+        Raises:
+            BatchError: Some message is not with SES; `BatchError.report` is this report.
+        """
+        if not self.ok:
+            raise BatchError(str(self), report=self)
+
+    def to_pandas(self) -> Any:
+        """
+        `rows` as a ``pandas.DataFrame``.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas as pd  # noqa: PLC0415  (optional, and slow to import)
+
+        return pd.DataFrame([cells(row) for row in self._rows], columns=list(COLUMNS))
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write `rows` to a new file that only this user may read. Blocks while it writes."""
+        with RowFile(path) as file:
+            for row in self._rows:
+                file.write(row)
+
+    def __str__(self) -> str:
+        parts = [f"{status.value} {number}" for status, number in self._counts.items() if number]
+        text = " · ".join(parts) or "nothing to send"
+        return f"{text} ({self.note})" if self.note else text
+
+    def __repr__(self) -> str:
+        return f"<SendReport {self}>"
+
+    def _repr_html_(self) -> str:
+        """Counts and domains as HTML tables, for notebooks."""
+        used = [status for status in Status if self._counts.get(status)]
+        head = "".join(f"<th>{html.escape(status.value)}</th>" for status in used)
+        lines = [f"<tr><td><b>all</b></td>{_cells_html(self._counts, used)}</tr>"]
+        for domain, counts in list(self.by_domain.items())[:_DOMAINS_IN_HTML]:
+            lines.append(f"<tr><td>{html.escape(domain)}</td>{_cells_html(counts, used)}</tr>")
+        pace = f"{self.duration:.1f} s, {self.recipients_per_second:.1f} recipients/s, throttled {self.throttled}"
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        return f"<table><tr><th>domain</th>{head}</tr>{''.join(lines)}</table><p>{pace}</p>{note}"
+
+
+def _cells_html(counts: Mapping[Status, int], used: Iterable[Status]) -> str:
+    return "".join(f"<td>{counts.get(status, 0)}</td>" for status in used)
+
+
+def row_of(result: SendResult) -> Row:
+    """The line of a report for one result."""
+    error = result.error.code if result.error is not None else None
+    return Row(result.index, result.status, result.message_id, error)
+
+
+def cells(row: Row) -> tuple[str | int | None, ...]:
+    """The values of a line, in the order of `COLUMNS`."""
+    return (row.index, row.status.value, row.message_id, row.error)
+
+
+class RowFile:
+    """
+    A CSV file of rows that only this user may read (mode 0600). Blocks while it writes.
+
+    A cell that a spreadsheet would run as a formula is quoted with an apostrophe.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.fchmod(descriptor, 0o600)  # the mode above does not change a file that was there
+        self._file = open(descriptor, "w", encoding="utf-8", newline="")  # noqa: PTH123, SIM115  (a descriptor; closed below)
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(COLUMNS)
+
+    def write(self, row: Row) -> None:
+        """Add one line."""
+        self._writer.writerow([_harmless(cell) for cell in cells(row)])
+
+    def close(self) -> None:
+        """Write what is buffered and close."""
+        self._file.close()
+
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _harmless(cell: str | int | None) -> str:
+    text = "" if cell is None else str(cell)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,344 @@
+"""`Sender`: the way in."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import threading
+from collections.abc import Hashable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from ._addresses import Address, parse_addresses
+from ._clock import SystemClock
+from ._engine import Lanes, Parts, Run
+from ._engine._loops import this_loop
+from ._engine._parts import MAX_PARALLEL
+from ._engine._sources import SequenceSource, source_of
+from ._messages import Message, Priority, check_tags, default_validator
+from ._progress import Outlet
+from .exceptions import IntakeError, InvalidMessageError, SendError, SettingError
+from .limiters import TokenBucketLimiter
+from .retries import ExponentialBackoff
+from .suppression import MemorySuppressionStore
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    from ._engine._sources import Source
+    from ._progress import Progress
+    from ._report import SendReport
+    from ._results import SendResult
+    from ._validator import AddressValidator
+    from .typing import Clock, Guard, Observer, RateLimiter, RetryPolicy, SuppressionStore, Transport
+
+DEFAULT_RATE = 14.0
+"""Recipients per second until the account's own rate is known: what SES usually grants a new production account."""
+
+DEFAULT_GIVE_UP_SECONDS = 30.0
+"""How long `Sender.send` tries: somebody is waiting for the answer."""
+
+
+class Sender:
+    """
+    Sends mail through Amazon SES so that every message has exactly one known fate.
+
+    Works with and without ``async with``, on asyncio and trio, from several tasks, threads and event loops at once: it
+    owns no task and nothing bound to a loop outside a call.
+
+    Args:
+        from_: The From address of messages that name none.
+        region: AWS region of the default transport.
+        endpoint_url: Where the default transport sends, instead of SES's own host.
+        transport: The way out; `SESTransport` by default.
+        limiter: The pace; 14 recipients a second by default.
+        retry: What to do after a failed attempt; `ExponentialBackoff` by default.
+        suppression: Who must not be written to; a `MemorySuppressionStore` by default.
+        validator: Judges addresses; the strict `AddressValidator` by default.
+        guards: Checks of the caller's own, asked before the pace.
+        observers: Told of each attempt that failed and of each fate.
+        max_parallel: Requests on the wire at once; None lets the pace decide, up to 256.
+        configuration_set: For messages that name none.
+        tags: SES message tags for every message.
+        clock: Where time comes from.
+
+    Raises:
+        InvalidMessageError: *from_* or *tags* cannot be used.
+        SettingError: Another argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        from_: str | Address | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        transport: Transport | None = None,
+        limiter: RateLimiter | None = None,
+        retry: RetryPolicy | None = None,
+        suppression: SuppressionStore | None = None,
+        validator: AddressValidator | None = None,
+        guards: Iterable[Guard] = (),
+        observers: Iterable[Observer] = (),
+        max_parallel: int | None = None,
+        configuration_set: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if transport is not None and (region is not None or endpoint_url is not None):
+            msg = "region= and endpoint_url= are for the default transport; give them to the transport instead"
+            raise SettingError(msg)
+        if max_parallel is not None and max_parallel < 1:
+            msg = "max_parallel must be at least 1"
+            raise SettingError(msg)
+        clock = clock or SystemClock()
+        validator = validator or default_validator()
+        transport = transport or _default_transport(region, endpoint_url)
+        # A transport that delivers nothing (a test double, a folder) says so, and needs no pace.
+        rate = DEFAULT_RATE if getattr(transport, "paced", True) else float("inf")
+        self._parts = Parts(
+            transport=transport,
+            limiter=limiter or TokenBucketLimiter(rate, clock=clock),
+            retry=retry or ExponentialBackoff(),
+            suppression=suppression or MemorySuppressionStore(clock=clock),
+            clock=clock,
+            jitter=random.random,
+            validator=validator,
+            guards=tuple(guards),
+            observers=tuple(observers),
+            max_parallel=max_parallel or MAX_PARALLEL,
+            from_=_default_from(from_, validator),
+            configuration_set=configuration_set,
+            tags=_checked_tags(tags),
+        )
+        self._lock = threading.Lock()
+        self._lanes: dict[Hashable, tuple[Lanes, int]] = {}
+        self.last_report: SendReport | None = None
+        """The report of the latest `send_all` or `stream`, also while it runs and after it was stopped."""
+
+    @property
+    def transport(self) -> Transport:
+        """The way out."""
+        return self._parts.transport
+
+    @property
+    def limiter(self) -> RateLimiter:
+        """The pace."""
+        return self._parts.limiter
+
+    @property
+    def suppression(self) -> SuppressionStore:
+        """Who must not be written to."""
+        return self._parts.suppression
+
+    async def send(
+        self, message: Message, *, give_up_after: float | dt.timedelta | None = DEFAULT_GIVE_UP_SECONDS
+    ) -> SendResult:
+        """
+        Send one message, and return if and only if SES took it.
+
+        Args:
+            message: Transactional, unless it says otherwise: it goes before bulk.
+            give_up_after: Seconds to try; a request on the wire is never cut. None tries on.
+
+        Raises:
+            SendError: SES has not taken it, or perhaps not (`OutcomeUnknownError`); the subclass says why, and
+                `SendError.result` has the fate.
+            TypeError: *message* is not a `Message`.
+        """
+        if not isinstance(message, Message):
+            msg = f"send takes a Message, not {type(message).__name__}"
+            raise TypeError(msg)
+        source = SequenceSource((message,))
+        async with self._run(source, Priority.TRANSACTIONAL, give_up_after, keep=0) as run:
+            result = await run.take_result()
+        if result is None:  # pragma: no cover  (a run gives each message a result)
+            msg = "the engine lost a message"
+            raise RuntimeError(msg)
+        if result.error is not None:
+            result.error.result = result
+            raise result.error
+        return result
+
+    async def send_all(
+        self,
+        messages: Iterable[Message] | AsyncIterable[Message],
+        *,
+        campaign: str | None = None,
+        progress: bool | Progress | None = None,
+        on_result: Callable[[SendResult], object] | None = None,
+        keep: int = 10_000,
+        save_to: str | Path | None = None,
+        give_up_after: float | dt.timedelta | None = None,
+    ) -> SendReport:
+        """
+        Send many messages, and report what became of each. Never raises for one message.
+
+        Args:
+            messages: Any iterable or async iterable, endless ones too; pulled at most 1,000 ahead.
+            campaign: A name for the batch; with a ledger it stands in for keys.
+            progress: True for a bar (needs tqdm), or a callable given the number done and the total or None.
+            on_result: Called with each result as it ends; what it raises stops the batch.
+            keep: How many rows the report keeps.
+            save_to: A CSV file for all rows, readable by this user only.
+            give_up_after: Seconds from intake after which a waiting message is held; None tries on.
+
+        Raises:
+            IntakeError: The iterable raised; has the report.
+            OSError: *save_to* cannot be written.
+        """
+        del campaign
+        outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=save_to)
+        try:
+            async with self._run(source_of(messages), Priority.BULK, give_up_after, keep=keep) as run:
+                self.last_report = run.report
+                while results := await run.take_results():
+                    for result in results:
+                        returned = outlet.put(result)
+                        if inspect.isawaitable(returned):
+                            await returned
+        finally:
+            outlet.close()
+        raise_intake_error(run)
+        return run.report
+
+    def stream(
+        self,
+        messages: Iterable[Message] | AsyncIterable[Message],
+        *,
+        campaign: str | None = None,
+        give_up_after: float | dt.timedelta | None = None,
+    ) -> ResultStream:
+        """
+        Send many messages, and iterate over the results in the order they end, in bounded memory.
+
+        ``async with sender.stream(messages) as results: async for result in results: …``. Leaving the block early stops
+        the batch.
+
+        Args:
+            messages: As for `send_all`.
+            campaign: As for `send_all`.
+            give_up_after: As for `send_all`.
+
+        Raises:
+            IntakeError: From the iteration, after the last result: the iterable raised.
+        """
+        del campaign
+        return ResultStream(self, source_of(messages), give_up_after)
+
+    async def aclose(self) -> None:
+        """Close the connections of the transport. The sender opens them again when it is used again."""
+        await self._parts.transport.aclose()
+
+    async def __aenter__(self) -> Sender:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @asynccontextmanager
+    async def _run(
+        self, source: Source, priority: Priority, give_up_after: float | dt.timedelta | None, *, keep: int
+    ) -> AsyncIterator[Run]:
+        seconds = give_up_after if give_up_after is None or isinstance(give_up_after, int | float) else None
+        if give_up_after is not None and seconds is None:
+            seconds = give_up_after.total_seconds()  # type: ignore[union-attr]
+        lanes = self._enter_lanes()
+        try:
+            async with Run(self._parts, lanes, source, priority=priority, give_up_after=seconds, keep=keep) as run:
+                yield run
+        finally:
+            await self._leave_lanes()
+
+    def _enter_lanes(self) -> Lanes:
+        loop = this_loop()
+        with self._lock:
+            lanes, runs = self._lanes.get(loop) or (Lanes(self._parts), 0)
+            self._lanes[loop] = (lanes, runs + 1)
+        return lanes
+
+    async def _leave_lanes(self) -> None:
+        loop = this_loop()
+        with self._lock:
+            lanes, runs = self._lanes.pop(loop)
+            if runs > 1:
+                self._lanes[loop] = (lanes, runs - 1)
+                return
+        await lanes.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Sender transport={type(self._parts.transport).__name__} limiter={self._parts.limiter!r}>"
+
+
+class ResultStream:
+    """The results of `Sender.stream`, in the order they end."""
+
+    def __init__(self, sender: Sender, source: Source, give_up_after: float | dt.timedelta | None) -> None:
+        self._sender = sender
+        self._context = sender._run(source, Priority.BULK, give_up_after, keep=10_000)  # noqa: SLF001
+        self._run: Run | None = None
+
+    async def __aenter__(self) -> ResultStream:
+        self._run = await self._context.__aenter__()
+        self._sender.last_report = self._run.report
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._context.__aexit__(kind, error, trace)
+
+    def __aiter__(self) -> ResultStream:
+        return self
+
+    async def __anext__(self) -> SendResult:
+        if self._run is None:
+            msg = "use it in a block: async with sender.stream(messages) as results"
+            raise RuntimeError(msg)
+        result = await self._run.take_result()
+        if result is None:
+            raise_intake_error(self._run)
+            raise StopAsyncIteration
+        return result
+
+    @property
+    def report(self) -> SendReport:
+        """What has become of the batch so far."""
+        if self._run is None:
+            msg = "there is no report before the block is entered"
+            raise RuntimeError(msg)
+        return self._run.report
+
+
+def raise_intake_error(run: Run) -> None:
+    """Raise what the iterable of a run raised, if it did."""
+    if run.intake.error is not None:
+        raise IntakeError(report=run.report) from run.intake.error
+
+
+def _default_transport(region: str | None, endpoint_url: str | None) -> Transport:
+    from .transports import SESTransport  # noqa: PLC0415  (only when it is used: keeps the import quick)
+
+    return SESTransport(region=region, endpoint_url=endpoint_url)
+
+
+def _default_from(from_: str | Address | None, validator: AddressValidator) -> Address | None:
+    if from_ is None:
+        return None
+    addresses = parse_addresses(from_)
+    if len(addresses) != 1:
+        msg = "from_ must be one address"
+        raise InvalidMessageError(msg, field="from_")
+    return validator.validate(addresses[0])
+
+
+def _checked_tags(tags: Mapping[str, str] | None) -> Mapping[str, str]:
+    problems = tuple(check_tags(tags or {}))
+    if problems:
+        raise InvalidMessageError(problems=problems)
+    return dict(tags or {})

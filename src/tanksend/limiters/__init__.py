@@ -1,0 +1,7 @@
+"""Limiters: who may send, and when."""
+
+from __future__ import annotations
+
+from ._token_bucket import TokenBucketLimiter
+
+__all__ = ["TokenBucketLimiter"]
