@@ -48,7 +48,8 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ._results import SendReport, SendResult
+    from ._report import SendReport
+    from ._results import SendResult
 
 
 class Category(enum.StrEnum):

@@ -71,7 +71,8 @@ class Row:
 
 
 _THROTTLE = "throttling toomanyrequests limitexceeded http:429"
-_PARAMETER = "badrequest invalidparametervalue invalidparameter invalidparametercombination failed"
+_REQUEST = "badrequest invalidparametervalue invalidparameter invalidparametercombination"
+_PARAMETER = f"{_REQUEST} failed"
 _GONE = r"(?:does not|doesn't) exist|not found"
 
 _SPEED = "The account's sending rate was exceeded"
@@ -188,9 +189,9 @@ TABLE = (
     Row(_PARAMETER, r"\bexpected\b.{0,80}\bgot\b|mime|boundary|content-\w|duplicate header", ContentRejectedError,
         "SES cannot read the MIME structure of the message", "Check the raw message's headers and parts"),
     Row("failed", r"", SendError, "SES could not process this message and does not say why"),
-    Row(_PARAMETER, r"\A\s*\Z", InvalidParameterError, "SES refused the request and does not say why",
+    Row(_REQUEST, r"\A\s*\Z", InvalidParameterError, "SES refused the request and does not say why",
         "Most often the From address is missing"),
-    Row(_PARAMETER, r"", InvalidParameterError),
+    Row(_REQUEST, r"", InvalidParameterError),
     Row("serialization validation validationerror malformedquerystring unknownoperation malformedhttprequest "
         "invalidaction", r"", InvalidParameterError, _UNREADABLE, _REPORT,
         category=Category.BUG, refine=refused_member),

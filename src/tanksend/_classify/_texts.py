@@ -45,7 +45,7 @@ class Detail(TypedDict, total=False):
 
 # None of these may run into an address: a name of ours and a local part look alike.
 _NO_ADDRESS = r"(?![^\s`'\"]*@)"
-_REGION = rf"\b(?:region |arn:aws[a-z-]*:ses:){_NO_ADDRESS}([a-z]{{2}}(?:-[a-z]+){{1,3}}-\d)\b"
+_REGION = rf"\b(?:region {_NO_ADDRESS}|arn:aws[a-z-]*:ses:(?=[a-z0-9-]{{1,32}}:))([a-z]{{2}}(?:-[a-z]+){{1,3}}-\d)\b"
 _ACTION = rf"perform:?\s*[`'\"]?{_NO_ADDRESS}((?:ses|sts):[a-z]{{1,64}})\b"
 _LISTED = r"failed the check[^:]{0,80}:(.*)"
 _ADDRESS = r"(?<![^\s,;:<>\"'`()])[^\s,;:<>\"'`()]{1,320}@[\w.-]{1,255}"
