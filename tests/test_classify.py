@@ -365,6 +365,7 @@ def test_smtp_replies(reply: int, text: str, *, phase: Phase, kind: type[SendErr
         (200, OutcomeUnknownError, MESSAGE, {}),
         (204, OutcomeUnknownError, MESSAGE, {}),
         (100, OutcomeUnknownError, MESSAGE, {}),
+        (4, OutcomeUnknownError, MESSAGE, {}),
         (302, OutcomeUnknownError, MESSAGE, {}),
         (400, SendError, MESSAGE, {"category": Category.UNKNOWN}),
         (401, CredentialsError, ACCOUNT, {}),

@@ -97,7 +97,7 @@ def _judge(answer: Answer, *codes: str) -> SendError:
 def _by_code(answer: Answer) -> SendError:
     if answer.status is None:
         return _judge(answer, _normal(answer.code))
-    bare = f"http:{answer.status}", f"http:{answer.status // 100}"
+    bare = f"http:{answer.status}", f"http:{answer.status // 100}xx"
     # Whatever it says, an answer that is no error has refused nothing.
     known = (_normal(answer.code),) if 400 <= answer.status < 600 else ()
     return _judge(answer, *known, *bare)
@@ -227,7 +227,7 @@ def classify_smtp(reply_code: int, text: str, *, phase: Phase = "content", sende
     if not 400 <= reply_code < 600:
         return _judge(answer, "?" if phase == "content" else "smtp:early")
     of_phase = (f"smtp:{phase}",) if reply_code in _ADDRESS_REPLIES else ()
-    return _judge(answer, _normal(means), *of_phase, f"smtp:{reply_code}", f"smtp:{reply_code // 100}")
+    return _judge(answer, _normal(means), *of_phase, f"smtp:{reply_code}", f"smtp:{reply_code // 100}xx")
 
 
 def is_expired_credentials(error: SendError) -> bool:

@@ -206,7 +206,7 @@ TABLE = (
     # SMTP replies without one of the codes above. RFC 5321 section 4.2.1: after 4yz and 5yz the action did not occur.
     Row("smtp:421", r"too many", ThrottlingError, "SES accepts no more SMTP connections", "Open fewer connections"),
     Row("smtp:454", r"authentication", ServiceUnavailableError, "SES cannot check the credentials at the moment"),
-    Row("smtp:4", r"", ServiceUnavailableError),
+    Row("smtp:4xx", r"", ServiceUnavailableError),
     Row("smtp:530 smtp:534 smtp:535 smtp:538", r"not subscribed", CredentialsError, _CLOSED, _OPEN),
     Row("smtp:530 smtp:534 smtp:535 smtp:538", r"", CredentialsError, "SES does not accept the SMTP credentials",
         "SMTP has its own password, made per region from the secret key; temporary credentials cannot be used"),
@@ -220,7 +220,7 @@ TABLE = (
     Row("smtp:554", r"", ContentRejectedError),
     Row("smtp:500 smtp:501 smtp:502 smtp:503 smtp:504 smtp:555", r"", InvalidParameterError,
         "SES refused an SMTP command", _REPORT, category=Category.BUG),
-    Row("smtp:5", r"", SendError),
+    Row("smtp:5xx", r"", SendError),
     Row("smtp:early", r"", ConnectionFailedError,
         "The SMTP conversation went astray before the message was handed over"),
 
@@ -229,8 +229,8 @@ TABLE = (
     Row("http:404", r"", ConfigurationError, "The endpoint does not know the request",
         "Check the region and the endpoint", Scope.ACCOUNT),
     Row("http:408", r"", OutcomeUnknownError),
-    Row("http:4", r"", SendError),
-    Row("http:2", r"", OutcomeUnknownError, "SES answered well but gave no message id that can be read"),
-    Row("http:5", r"", OutcomeUnknownError, "The server failed without a code that tells whether SES took the message"),
+    Row("http:4xx", r"", SendError),
+    Row("http:2xx", r"", OutcomeUnknownError, "SES answered well but gave no message id that can be read"),
+    Row("http:5xx", r"", OutcomeUnknownError, "The server failed without a code that tells whether SES took the message"),
     Row("?", r"", OutcomeUnknownError, "The answer does not tell whether SES took the message"),
 )  # fmt: skip
