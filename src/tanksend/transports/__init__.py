@@ -1,0 +1,1 @@
+"""Ways to hand a message over, each behind the `Transport` protocol."""
