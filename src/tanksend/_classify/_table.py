@@ -231,6 +231,6 @@ TABLE = (
     Row("http:408", r"", OutcomeUnknownError),
     Row("http:4xx", r"", SendError),
     Row("http:2xx", r"", OutcomeUnknownError, "SES answered well but gave no message id that can be read"),
-    Row("http:5xx", r"", OutcomeUnknownError, "The server failed without a code that tells whether SES took the message"),
+    Row("http:5xx", r"", OutcomeUnknownError, "The server failed, and no code tells whether SES took the message"),
     Row("?", r"", OutcomeUnknownError, "The answer does not tell whether SES took the message"),
 )  # fmt: skip
