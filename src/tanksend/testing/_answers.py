@@ -77,7 +77,7 @@ class Answer:
         return f"<Answer {self.status} {self.error or 'ok'}>"
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818  (it is an answer, not a failure)
     """
     The account does not do what was asked.
 

@@ -229,7 +229,7 @@ def _moment(asked: dict[str, list[str]], name: str, otherwise: float) -> float:
         moment = dt.datetime.fromisoformat(text)
     except ValueError:
         raise bad_request(f"{name} is not a date.") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)).timestamp()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def _behind(token: str) -> str:

@@ -120,7 +120,7 @@ class Inbox:
 
     def rate(self) -> float:
         """Recipients per second from the first accepted message to the last, the last one not counted."""
-        if len(self) < 2:  # noqa: PLR2004  (an interval has two ends)
+        if len(self) < 2:
             return 0.0
         duration = self[-1].at - self[0].at
         return (self.recipients - len(self[-1].recipients)) / duration if duration > 0 else float("inf")

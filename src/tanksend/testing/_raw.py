@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 from email import message_from_bytes
-from email.message import Message as Mime
 from email.utils import getaddresses
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from ._syntax import mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from email.message import Message as Mime
 
 _MAX_LINE = 1_000  # SES Developer Guide, "Sending raw email": characters of one line, line break included
 _MAX_PARTS = 500  # SES Developer Guide, "Service quotas"
@@ -48,11 +48,15 @@ def raw_submission(content: Mapping[str, Any]) -> Submission:
         recipients=destination(content) or _named(mime),
         subject=str(mime["Subject"] or ""),
         tags=tags_of(content) or _tags_in_header(mime),
-        configuration_set=text_at(content, "ConfigurationSetName") or mime["X-SES-CONFIGURATION-SET"],
+        configuration_set=text_at(content, "ConfigurationSetName") or _optional(mime["X-SES-CONFIGURATION-SET"]),
         identities=[mailbox(str(return_path))] if return_path else [],
         mailboxes=[],
         content=content,
     )
+
+
+def _optional(value: object) -> str | None:
+    return None if value is None else str(value).strip()
 
 
 def _decoded(text: str) -> bytes:
@@ -75,9 +79,9 @@ def _check(mime: Mime, data: bytes) -> None:
     if len(parts) > _MAX_PARTS:
         raise bad_request("Transaction failed: Too many MIME parts.")
     for part in parts:
-        name = part.get_filename()
-        if name is not None:
-            check_attachment_name(name)
+        attached = part.get_filename()
+        if attached is not None:
+            check_attachment_name(attached)
 
 
 def _named(mime: Mime) -> list[str]:

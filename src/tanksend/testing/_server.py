@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from ._memory import SimulatedTransport
 
 FIGURES_PATH = "/_simulator"
+_GOODBYES = 5
+StrPath = str | os.PathLike[str]
 Latency = float | tuple[float, float]
+CertificateAndKey = tuple[StrPath, StrPath]
 
 
-def _as_context(value: ssl.SSLContext | tuple[str | os.PathLike[str], str | os.PathLike[str]] | None) -> Any:
+def _as_context(value: ssl.SSLContext | CertificateAndKey | None) -> ssl.SSLContext | None:
     if value is None or isinstance(value, ssl.SSLContext):
         return value
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -63,7 +66,7 @@ class SimulatedSES(SimulatedAccount):
 
     host: str = "127.0.0.1"
     port: int = 0
-    tls: Any = attrs.field(default=None, converter=_as_context)
+    tls: ssl.SSLContext | None = attrs.field(default=None, converter=_as_context)
     latency: Latency = 0.0
     idle_timeout: float | None = None
     close_after_requests: int | None = None
@@ -129,9 +132,9 @@ class SimulatedSES(SimulatedAccount):
         server.close()
         for connection in tuple(self.connections):
             connection.drop()
-        while self.connections:
+        # Each connection says goodbye in a turn of its own, TLS ones in two.
+        for _ in range(_GOODBYES):
             await asyncio.sleep(0)
-        await asyncio.sleep(0)
 
     # --- what a connection asks ---
 

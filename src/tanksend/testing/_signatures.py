@@ -162,9 +162,10 @@ def _claim(request: Request) -> _Claim:
         raise Refusal("MissingAuthenticationTokenException", "Missing Authentication Token")
     match = _AUTHORIZATION.fullmatch(header)
     scope = match[1].rsplit("/", 4) if match else []
-    if match is None or len(scope) != 5 or scope[4] != "aws4_request":  # noqa: PLR2004  (key/day/region/service/end)
+    if match is None or len(scope) != 5 or scope[4] != "aws4_request":
         raise Refusal("IncompleteSignatureException", "The request signature does not conform to AWS standards.")
-    return _Claim(*scope[:4], signed=tuple(match[2].split(";")), signature=match[3])
+    key, day, region, service, _ = scope
+    return _Claim(key, day, region, service, tuple(match[2].split(";")), match[3])
 
 
 def _check_signed(claim: _Claim, request: Request, code: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -26,7 +25,7 @@ from ._submission import Submission, check_addresses, check_content, check_lengt
 from ._syntax import simulated_mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 SEND_PATH = "/v2/email/outbound-emails"
 _TOO_FAST = "Maximum sending rate exceeded."
@@ -329,8 +328,10 @@ class SimulatedAccount:
 
     def _send(self, request: Request) -> str:
         """
-        Judge and take one message, in SES's order: pause, shape, addresses, configuration set, lengths, content,
-        identities, then the quotas, which only what is otherwise fine is charged to.
+        Judge and take one message.
+
+        In SES's order: pause, shape, addresses, configuration set, lengths, content, identities. The quotas come last:
+        only what is otherwise fine is charged to them.
         """
         content = load(request.body)
         self._authorize_send(content)

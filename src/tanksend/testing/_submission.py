@@ -284,7 +284,7 @@ def check_attachment_name(name: str) -> None:
     Raises:
         Refusal: It is one of them, or the name is missing or too long.
     """
-    if not 1 <= len(name) <= 255:  # noqa: PLR2004  (SES API v2, "Attachment")
+    if not 1 <= len(name) <= 255:
         raise bad_request("Attachment file names must have 1 to 255 characters.")
     if name.rpartition(".")[2].lower() in BLOCKED_EXTENSIONS and "." in name:
         raise bad_request("Unsupported attachment type.")
