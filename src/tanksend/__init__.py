@@ -1,7 +1,38 @@
 """
 Send mail through Amazon SES so that every message has exactly one known fate.
+
+`Sender` is the way in for asyncio and trio, `SyncSender` for everything else. The parts that can be plugged in are in
+`tanksend.transports`, `limiters`, `retries` and `suppression`, their contracts in `tanksend.typing`, all errors in
+`tanksend.exceptions`, and a simulated SES for tests in `tanksend.testing`.
 """
 
 from __future__ import annotations
+
+from ._addresses import Address
+from ._messages import Attachment, Message, Priority, Unsubscribe
+from ._report import Row, SendReport
+from ._results import Receipt, SendResult, Status
+from ._sender import Sender
+from ._sync import SyncSender
+from ._validator import AddressValidator
+from .exceptions import SendError, TanksendError
+
+__all__ = [
+    "Address",
+    "AddressValidator",
+    "Attachment",
+    "Message",
+    "Priority",
+    "Receipt",
+    "Row",
+    "SendError",
+    "SendReport",
+    "SendResult",
+    "Sender",
+    "Status",
+    "SyncSender",
+    "TanksendError",
+    "Unsubscribe",
+]
 
 __version__ = "0.1.0"

@@ -7,14 +7,11 @@ listed by `Message.check`, which applies SES's own rules before SES would.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import enum
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -23,6 +20,7 @@ from .exceptions import InvalidAddressError, Problem
 
 if TYPE_CHECKING:
     import datetime as dt
+    from pathlib import Path
 
     from ._validator import AddressValidator
 
@@ -109,6 +107,8 @@ class Attachment:
         Raises:
             OSError: The file cannot be read.
         """
+        from pathlib import Path  # noqa: PLC0415  (only here: keeps the import of the package quick)
+
         path = Path(path)
         return cls(name or path.name, path.read_bytes(), content_type=content_type, content_id=content_id)
 
@@ -116,7 +116,7 @@ class Attachment:
     def encoded(self) -> str:
         """The content in base64, made once."""
         if not self._encoded:
-            self._encoded.append(base64.b64encode(self.content).decode("ascii"))
+            self._encoded.append(binascii.b2a_base64(self.content, newline=False).decode("ascii"))
         return self._encoded[0]
 
     def check(self) -> tuple[Problem, ...]:
@@ -185,6 +185,8 @@ class Unsubscribe:
 
 
 def _is_https(url: str) -> bool:
+    from urllib.parse import urlsplit  # noqa: PLC0415  (only here: keeps the import of the package quick)
+
     if not re.fullmatch(r"https://[!#-;=?-~]+", url, re.IGNORECASE):
         return False
     try:
@@ -415,6 +417,8 @@ def key_tag(key: str) -> Mapping[str, str]:
 
     Hashed, because a key may hold anything, and tags are letters, digits, ``_`` and ``-`` that everybody can read.
     """
+    import hashlib  # noqa: PLC0415  (only here: keeps the import of the package quick)
+
     return {KEY_TAG: hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import html
 import os
 from collections import Counter
 from types import MappingProxyType
@@ -197,13 +195,19 @@ class SendReport:
     def _repr_html_(self) -> str:
         """Counts and domains as HTML tables, for notebooks."""
         used = [status for status in Status if self._counts.get(status)]
-        head = "".join(f"<th>{html.escape(status.value)}</th>" for status in used)
+        head = "".join(f"<th>{_escaped(status.value)}</th>" for status in used)
         lines = [f"<tr><td><b>all</b></td>{_cells_html(self._counts, used)}</tr>"]
         for domain, counts in list(self.by_domain.items())[:_DOMAINS_IN_HTML]:
-            lines.append(f"<tr><td>{html.escape(domain)}</td>{_cells_html(counts, used)}</tr>")
+            lines.append(f"<tr><td>{_escaped(domain)}</td>{_cells_html(counts, used)}</tr>")
         pace = f"{self.duration:.1f} s, {self.recipients_per_second:.1f} recipients/s, throttled {self.throttled}"
-        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        note = f"<p>{_escaped(self.note)}</p>" if self.note else ""
         return f"<table><tr><th>domain</th>{head}</tr>{''.join(lines)}</table><p>{pace}</p>{note}"
+
+
+def _escaped(text: str) -> str:
+    from html import escape  # noqa: PLC0415  (only here: keeps the import of the package quick)
+
+    return escape(text)
 
 
 def _cells_html(counts: Mapping[Status, int], used: Iterable[Status]) -> str:
@@ -229,6 +233,8 @@ class RowFile:
     """
 
     def __init__(self, path: str | Path) -> None:
+        import csv  # noqa: PLC0415  (only here: keeps the import of the package quick)
+
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.fchmod(descriptor, 0o600)  # the mode above does not change a file that was there
         self._file = open(descriptor, "w", encoding="utf-8", newline="")  # noqa: PTH123, SIM115  (a descriptor; closed below)

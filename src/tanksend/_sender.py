@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import inspect
-import random
 import threading
-from collections.abc import Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ._addresses import Address, parse_addresses
-from ._clock import SystemClock
-from ._engine import Lanes, Parts, Run
-from ._engine._loops import this_loop
-from ._engine._parts import MAX_PARALLEL
-from ._engine._sources import SequenceSource, source_of
-from ._messages import Message, Priority, check_tags, default_validator
-from ._progress import Outlet
-from .exceptions import IntakeError, InvalidMessageError, SendError, SettingError
-from .limiters import TokenBucketLimiter
-from .retries import ExponentialBackoff
-from .suppression import MemorySuppressionStore
+from ._messages import Message, Priority
+from .exceptions import IntakeError
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterable, AsyncIterator, Callable
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
-    from ._engine._sources import Source
+    from ._addresses import Address
+    from ._engine import Lanes, Run
     from ._progress import Progress
     from ._report import SendReport
     from ._results import SendResult
     from ._validator import AddressValidator
     from .typing import Clock, Guard, Observer, RateLimiter, RetryPolicy, SuppressionStore, Transport
-
-DEFAULT_RATE = 14.0
-"""Recipients per second until the account's own rate is known: what SES usually grants a new production account."""
 
 DEFAULT_GIVE_UP_SECONDS = 30.0
 """How long `Sender.send` tries: somebody is waiting for the answer."""
@@ -88,31 +74,23 @@ class Sender:
         tags: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if transport is not None and (region is not None or endpoint_url is not None):
-            msg = "region= and endpoint_url= are for the default transport; give them to the transport instead"
-            raise SettingError(msg)
-        if max_parallel is not None and max_parallel < 1:
-            msg = "max_parallel must be at least 1"
-            raise SettingError(msg)
-        clock = clock or SystemClock()
-        validator = validator or default_validator()
-        transport = transport or _default_transport(region, endpoint_url)
-        # A transport that delivers nothing (a test double, a folder) says so, and needs no pace.
-        rate = DEFAULT_RATE if getattr(transport, "paced", True) else float("inf")
-        self._parts = Parts(
+        from ._wiring import wire  # noqa: PLC0415  (the engine and the parts load when they are used)
+
+        self._parts = wire(
+            from_=from_,
+            region=region,
+            endpoint_url=endpoint_url,
             transport=transport,
-            limiter=limiter or TokenBucketLimiter(rate, clock=clock),
-            retry=retry or ExponentialBackoff(),
-            suppression=suppression or MemorySuppressionStore(clock=clock),
-            clock=clock,
-            jitter=random.random,
+            limiter=limiter,
+            retry=retry,
+            suppression=suppression,
             validator=validator,
-            guards=tuple(guards),
-            observers=tuple(observers),
-            max_parallel=max_parallel or MAX_PARALLEL,
-            from_=_default_from(from_, validator),
+            guards=guards,
+            observers=observers,
+            max_parallel=max_parallel,
             configuration_set=configuration_set,
-            tags=_checked_tags(tags),
+            tags=tags,
+            clock=clock,
         )
         self._lock = threading.Lock()
         self._lanes: dict[Hashable, tuple[Lanes, int]] = {}
@@ -152,8 +130,7 @@ class Sender:
         if not isinstance(message, Message):
             msg = f"send takes a Message, not {type(message).__name__}"
             raise TypeError(msg)
-        source = SequenceSource((message,))
-        async with self._run(source, Priority.TRANSACTIONAL, give_up_after, keep=0) as run:
+        async with self._run((message,), Priority.TRANSACTIONAL, give_up_after, keep=0) as run:
             result = await run.take_result()
         if result is None:  # pragma: no cover  (a run gives each message a result)
             msg = "the engine lost a message"
@@ -191,9 +168,11 @@ class Sender:
             OSError: *save_to* cannot be written.
         """
         del campaign
+        from ._progress import Outlet  # noqa: PLC0415  (loads when it is used)
+
         outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=save_to)
         try:
-            async with self._run(source_of(messages), Priority.BULK, give_up_after, keep=keep) as run:
+            async with self._run(messages, Priority.BULK, give_up_after, keep=keep) as run:
                 self.last_report = run.report
                 while results := await run.take_results():
                     for result in results:
@@ -227,7 +206,7 @@ class Sender:
             IntakeError: From the iteration, after the last result: the iterable raised.
         """
         del campaign
-        return ResultStream(self, source_of(messages), give_up_after)
+        return ResultStream(self, messages, give_up_after)
 
     async def aclose(self) -> None:
         """Close the connections of the transport. The sender opens them again when it is used again."""
@@ -243,19 +222,23 @@ class Sender:
 
     @asynccontextmanager
     async def _run(
-        self, source: Source, priority: Priority, give_up_after: float | dt.timedelta | None, *, keep: int
+        self, messages: object, priority: Priority, give_up_after: float | dt.timedelta | None, *, keep: int
     ) -> AsyncIterator[Run]:
-        seconds = give_up_after if give_up_after is None or isinstance(give_up_after, int | float) else None
-        if give_up_after is not None and seconds is None:
-            seconds = give_up_after.total_seconds()  # type: ignore[union-attr]
+        from ._engine import Run, source_of  # noqa: PLC0415  (loads when it is used)
+
+        source = source_of(messages)
         lanes = self._enter_lanes()
         try:
-            async with Run(self._parts, lanes, source, priority=priority, give_up_after=seconds, keep=keep) as run:
+            async with Run(
+                self._parts, lanes, source, priority=priority, give_up_after=_seconds(give_up_after), keep=keep
+            ) as run:
                 yield run
         finally:
             await self._leave_lanes()
 
     def _enter_lanes(self) -> Lanes:
+        from ._engine import Lanes, this_loop  # noqa: PLC0415  (loads when it is used)
+
         loop = this_loop()
         with self._lock:
             lanes, runs = self._lanes.get(loop) or (Lanes(self._parts), 0)
@@ -263,6 +246,8 @@ class Sender:
         return lanes
 
     async def _leave_lanes(self) -> None:
+        from ._engine import this_loop  # noqa: PLC0415  (loads when it is used)
+
         loop = this_loop()
         with self._lock:
             lanes, runs = self._lanes.pop(loop)
@@ -278,9 +263,9 @@ class Sender:
 class ResultStream:
     """The results of `Sender.stream`, in the order they end."""
 
-    def __init__(self, sender: Sender, source: Source, give_up_after: float | dt.timedelta | None) -> None:
+    def __init__(self, sender: Sender, messages: object, give_up_after: float | dt.timedelta | None) -> None:
         self._sender = sender
-        self._context = sender._run(source, Priority.BULK, give_up_after, keep=10_000)  # noqa: SLF001
+        self._context = sender._run(messages, Priority.BULK, give_up_after, keep=10_000)  # noqa: SLF001
         self._run: Run | None = None
 
     async def __aenter__(self) -> ResultStream:
@@ -315,30 +300,11 @@ class ResultStream:
         return self._run.report
 
 
+def _seconds(duration: float | dt.timedelta | None) -> float | None:
+    return duration if duration is None or isinstance(duration, int | float) else duration.total_seconds()
+
+
 def raise_intake_error(run: Run) -> None:
     """Raise what the iterable of a run raised, if it did."""
     if run.intake.error is not None:
         raise IntakeError(report=run.report) from run.intake.error
-
-
-def _default_transport(region: str | None, endpoint_url: str | None) -> Transport:
-    from .transports import SESTransport  # noqa: PLC0415  (only when it is used: keeps the import quick)
-
-    return SESTransport(region=region, endpoint_url=endpoint_url)
-
-
-def _default_from(from_: str | Address | None, validator: AddressValidator) -> Address | None:
-    if from_ is None:
-        return None
-    addresses = parse_addresses(from_)
-    if len(addresses) != 1:
-        msg = "from_ must be one address"
-        raise InvalidMessageError(msg, field="from_")
-    return validator.validate(addresses[0])
-
-
-def _checked_tags(tags: Mapping[str, str] | None) -> Mapping[str, str]:
-    problems = tuple(check_tags(tags or {}))
-    if problems:
-        raise InvalidMessageError(problems=problems)
-    return dict(tags or {})

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import queue
-from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import anyio
-
-from ._engine._sources import Feed, SequenceSource, source_of
-from ._loop_thread import Call, LoopThread
-from ._messages import Priority
-from ._progress import Outlet
-from ._sender import DEFAULT_GIVE_UP_SECONDS, Sender, raise_intake_error
+from ._sender import DEFAULT_GIVE_UP_SECONDS, Sender
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterable, Callable, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
     from ._addresses import Address
-    from ._engine import Run
-    from ._engine._sources import Source
     from ._messages import Message
     from ._progress import Progress
     from ._report import SendReport
     from ._results import SendResult
+    from ._sync_stream import SyncResultStream
     from ._validator import AddressValidator
     from .typing import Clock, Guard, Observer, RateLimiter, RetryPolicy, SuppressionStore, Transport
 
@@ -57,6 +48,8 @@ class SyncSender:
         tags: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
+        from ._loop_thread import LoopThread  # noqa: PLC0415  (loads when it is used)
+
         self._sender = Sender(
             from_=from_,
             region=region,
@@ -112,6 +105,9 @@ class SyncSender:
         give_up_after: float | dt.timedelta | None = None,
     ) -> SendReport:
         del campaign
+        from ._progress import Outlet  # noqa: PLC0415  (loads when it is used)
+        from ._sync_stream import SyncResultStream  # noqa: PLC0415
+
         outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=save_to)
         try:
             with SyncResultStream(self._sender, self._loop, messages, give_up_after, keep=keep) as results:
@@ -129,6 +125,8 @@ class SyncSender:
         give_up_after: float | dt.timedelta | None = None,
     ) -> SyncResultStream:
         del campaign
+        from ._sync_stream import SyncResultStream  # noqa: PLC0415  (loads when it is used)
+
         return SyncResultStream(self._sender, self._loop, messages, give_up_after)
 
     def close(self) -> None:
@@ -149,138 +147,3 @@ class SyncSender:
 for _name, _original in {"send": "send", "send_all": "send_all", "stream": "stream", "close": "aclose"}.items():
     # The text stands once, at the method that does the work.
     getattr(SyncSender, _name).__doc__ = getattr(Sender, _original).__doc__
-
-
-_ROOM = object()
-_END = object()
-
-
-class SyncResultStream:
-    """
-    The results of `SyncSender.stream`, in the order they end.
-
-    The iterable of messages is pulled, and closed, in the thread that iterates over this: cursors and database sessions
-    stay where they were made.
-    """
-
-    def __init__(
-        self,
-        sender: Sender,
-        loop: LoopThread,
-        messages: Iterable[Message] | AsyncIterable[Message],
-        give_up_after: float | dt.timedelta | None,
-        *,
-        keep: int = 10_000,
-    ) -> None:
-        self._sender = sender
-        self._loop = loop
-        self._give_up_after = give_up_after
-        self._keep = keep
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._feed: Feed | None = None
-        self._iterator: Iterator[Message] | None = None
-        self._source: Source = self._source_of(messages)
-        self._call: Call | None = None
-        self._run: Run | None = None
-        self._acknowledge: Callable[[], None] | None = None
-        self._results: Iterator[SendResult] = iter(())
-        self._ended = False
-
-    def _source_of(self, messages: Iterable[Message] | AsyncIterable[Message]) -> Source:
-        source = source_of(messages)
-        if isinstance(source, SequenceSource) or isinstance(messages, AsyncIterable):
-            return source
-        self._iterator = iter(messages)
-        self._feed = Feed(on_room=lambda: self._inbox.put(_ROOM))
-        return self._feed
-
-    def __enter__(self) -> SyncResultStream:
-        call = self._call = Call()
-        call.when_done(lambda: self._inbox.put(_END))
-        self._loop.start(self._drive, call)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if self._call is not None and not self._ended:
-                self._loop.stop(self._call)
-        finally:
-            self._close_iterator()
-
-    def __iter__(self) -> SyncResultStream:
-        return self
-
-    def __next__(self) -> SendResult:
-        while True:
-            for result in self._results:
-                return result
-            self._release()
-            if self._ended:
-                raise StopIteration
-            self._results = iter(self._next_results())
-
-    def _next_results(self) -> Sequence[SendResult]:
-        """Pull messages in this thread until results come back; none at the end."""
-        while True:
-            if self._iterator is not None and self._feed is not None and self._inbox.empty() and not self._feed.full():
-                self._pull(self._iterator, self._feed)
-                continue
-            event = self._inbox.get()
-            if event is _END:
-                self._finish()
-                return ()
-            if event is not _ROOM:
-                return event  # type: ignore[no-any-return]
-
-    def _pull(self, iterator: Iterator[Message], feed: Feed) -> None:
-        try:
-            message = next(iterator)
-        except StopIteration:
-            self._iterator = None
-            feed.end()
-        except Exception as error:  # noqa: BLE001  (the iterable's own: it comes back as IntakeError)
-            self._iterator = None
-            feed.end(error)
-        else:
-            feed.put(message)
-
-    def _finish(self) -> None:
-        self._ended = True
-        if self._call is not None:
-            self._call.result()
-
-    def _release(self) -> None:
-        """The results handed out so far were used: the loop may go on to the next."""
-        acknowledge, self._acknowledge = self._acknowledge, None
-        if acknowledge is not None:
-            self._loop.soon(acknowledge)
-
-    def _close_iterator(self) -> None:
-        close = getattr(self._iterator, "close", None)
-        self._iterator = None
-        if close is not None:
-            close()
-
-    async def _drive(self) -> None:
-        """On the loop: run the batch, and hand its results over one lot at a time."""
-        async with self._sender._run(  # noqa: SLF001
-            self._source, Priority.BULK, self._give_up_after, keep=self._keep
-        ) as run:
-            self._run = run
-            self._sender.last_report = run.report
-            while results := await run.take_results():
-                used = anyio.Event()
-                self._acknowledge = used.set
-                self._inbox.put(results)
-                await used.wait()
-        raise_intake_error(run)
-
-    @property
-    def report(self) -> SendReport:
-        """What has become of the batch so far."""
-        if self._run is None:
-            msg = "there is no report before the first result"
-            raise RuntimeError(msg)
-        return self._run.report

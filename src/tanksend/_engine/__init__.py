@@ -17,7 +17,9 @@ waits twice. Without pacing a worker that ends becomes leader, takes an entry an
 from __future__ import annotations
 
 from ._lanes import Lanes
-from ._parts import Parts
+from ._loops import this_loop
+from ._parts import MAX_PARALLEL, Parts
 from ._run import Run
+from ._sources import Feed, SequenceSource, Source, source_of
 
-__all__ = ["Lanes", "Parts", "Run"]
+__all__ = ["MAX_PARALLEL", "Feed", "Lanes", "Parts", "Run", "SequenceSource", "Source", "source_of", "this_loop"]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ._lanes import Lanes
     from ._parts import Parts
 
+LANES = tuple(Priority)
 GRACE_SECONDS = 5.0
 """How long requests on the wire may go on after a stop."""
 
@@ -75,8 +76,8 @@ class Run:
         self._started_at = parts.clock.monotonic()
         self._window = 1
         self._in_flight = 0
-        self._ready: dict[Priority, list[tuple[int, Entry]]] = {lane: [] for lane in Priority}
-        self._ticketed: dict[Priority, int | None] = dict.fromkeys(Priority)
+        self._ready: tuple[list[tuple[int, Entry]], ...] = tuple([] for _ in LANES)
+        self._ticketed: list[int | None] = [None for _ in LANES]
         self._waiting: set[Entry] = set()
         self._idle: list[Worker] = []
         self._scopes: set[anyio.CancelScope] = set()
@@ -175,6 +176,12 @@ class Run:
         self._renew_ticket(entry.lane)
         self.lanes.wake()
 
+    def _renew_tickets(self) -> None:
+        """There is room again: compete in each lane."""
+        for lane in LANES:
+            if self._ready[lane] and self._ticketed[lane] is None:
+                self._renew_ticket(lane)
+
     def _renew_ticket(self, lane: Priority) -> None:
         """See that the lanes know the oldest entry of *lane*, when it may be sent."""
         ready = self._ready[lane]
@@ -213,8 +220,7 @@ class Run:
         self._waiting.discard(entry)
         self._in_flight += 1
         entry.waited += self.parts.clock.monotonic() - entry.since
-        for lane in Priority:
-            self._renew_ticket(lane)
+        self._renew_ticket(entry.lane)
 
     def put_back(self, entry: Entry) -> None:
         """It could not go after all."""
@@ -299,8 +305,7 @@ class Run:
         """A good answer: one more request at a time, which doubles them each round."""
         if self._window < self.parts.max_parallel:
             self._window += 1
-        for lane in Priority:
-            self._renew_ticket(lane)
+        self._renew_tickets()
 
     async def _failed(self, entry: Entry, error: SendError) -> None:
         error.attempts = entry.attempts
@@ -314,8 +319,7 @@ class Run:
             self._grow()
         self.parts.tell(SendEvent(EventKind.ATTEMPT_FAILED, entry.index, error, entry.attempts))
         self._decide(entry, error)
-        for lane in Priority:
-            self._renew_ticket(lane)
+        self._renew_tickets()
         await self.parts.feedback(Signal(entry.weight, error))
 
     def _decide(self, entry: Entry, error: SendError) -> None:
