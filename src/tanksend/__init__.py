@@ -15,6 +15,7 @@ from ._results import Receipt, SendResult, Status
 from ._sender import Sender
 from ._sync import SyncSender
 from ._validator import AddressValidator
+from ._version import __version__
 from .exceptions import SendError, TanksendError
 
 __all__ = [
@@ -33,6 +34,5 @@ __all__ = [
     "SyncSender",
     "TanksendError",
     "Unsubscribe",
+    "__version__",
 ]
-
-__version__ = "0.1.0"
