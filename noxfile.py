@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 VERSIONS = ("3.11", "3.12", "3.13")
 FULL_COVERAGE = {  # Layers 0, 2 and 4: what decides a message's fate. Each line and each branch of them is tested.
-    0: ("exceptions", "_addresses", "_validator", "_messages", "_results", "_report"),
+    0: ("exceptions", "_addresses", "_validator", "_messages", "_results", "_report", "_version"),
     2: ("_classify", "retries", "_pacing", "_payload", "_sigv4", "_endpoints", "_http1"),
     4: ("_engine",),
 }
@@ -136,8 +136,8 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """CPU per message and messages per second, beside aiobotocore and botocore."""
-    peer = _aiobotocore(session)
     _install(session, ".[speedups]", group="bench")
+    peer = _aiobotocore(session)
     session.run("python", "bench/run.py", *session.posargs, env={"BENCH_AIOBOTOCORE_PYTHON": str(peer)})
 
 
@@ -145,7 +145,6 @@ def _aiobotocore(session: nox.Session) -> Path:
     """A Python of its own for aiobotocore, which pins an older botocore than ours."""
     home = Path(session.create_tmp()).resolve() / "aiobotocore"
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    _install(session, "virtualenv")
     session.run("virtualenv", "--quiet", str(home))
     peers = nox.project.dependency_groups(PROJECT, "aiobotocore")
     session.run(str(python), "-m", "pip", "install", "-q", "-c", "constraints-aiobotocore.txt", *peers, external=True)
@@ -170,7 +169,7 @@ def mutation(session: nox.Session) -> None:
 @nox.session
 def changelog(session: nox.Session) -> None:
     """Show the next release's notes; `nox -s changelog -- build --yes` writes them into CHANGELOG.md."""
-    _install(session, group="changelog")
+    _install(session, ".", group="changelog")
     session.run("towncrier", *(session.posargs or ["build", "--draft"]))
 
 
