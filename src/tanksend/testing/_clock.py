@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _QUIET_TURNS = 4
 _CHURNING_TURNS = 200
-_HIDDEN_TURNS = 200
+_HIDDEN_TURNS = 64
 
 
 @attrs.define(order=False, eq=False)
@@ -208,13 +208,18 @@ class _AsyncioDriver:
         if queue is None:
             self._quiet += 1
             return self._quiet > _HIDDEN_TURNS
-        if not queue:
+        if not queue or all(map(_is_driver, queue)):
             self._quiet += 1
             return self._quiet > _QUIET_TURNS
         self._quiet = 0
         # Only while a cancellation is delivered again and again does a busy queue mean nothing.
         self._churning = self._churning + 1 if any(map(_delivers_cancellation, queue)) else 0
         return self._churning > _CHURNING_TURNS
+
+
+def _is_driver(handle: object) -> bool:
+    """Whether it is the turn of another fake clock, which waits just as we do."""
+    return isinstance(getattr(getattr(handle, "_callback", None), "__self__", None), _AsyncioDriver)
 
 
 def _delivers_cancellation(handle: object) -> bool:
