@@ -106,7 +106,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Both type checkers pass the source and a consumer of it, and refuse a plug-in with wrong signatures."""
-    _install(session, ".", group="typing")
+    _install(session, ".[speedups,notebook]", group="typing")
     good = ("src", "tests/typing/api.py")
     session.run("mypy", *good)
     session.run("pyright", *good)
