@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ._quotas import ROUNDING
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
@@ -113,7 +115,7 @@ class Inbox:
         for item in self:
             window.append(item)
             held += len(item.recipients)
-            while item.at - window[0].at >= seconds:
+            while item.at - window[0].at >= seconds - ROUNDING:
                 held -= len(window.popleft().recipients)
             most = max(most, held)
         return most

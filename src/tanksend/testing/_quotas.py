@@ -14,6 +14,8 @@ from collections import deque
 
 UNLIMITED = -1
 DAY = 86_400.0
+# Sums of fractions of a second miss their mark by less than this; who paces evenly must not be refused for it.
+ROUNDING = 1e-9
 
 
 class StrictRate:
@@ -25,7 +27,7 @@ class StrictRate:
 
     def take(self, recipients: int, rate: float, now: float) -> bool:
         """Charge *recipients* if they fit."""
-        while self._taken and now - self._taken[0][0] >= 1.0:
+        while self._taken and now - self._taken[0][0] >= 1.0 - ROUNDING:
             self._sum -= self._taken.popleft()[1]
         if rate != UNLIMITED and self._sum + recipients > rate:
             return False
@@ -62,7 +64,7 @@ class DailyQuota:
 
     def spent(self, now: float) -> int:
         """Recipients counted in the 24 hours before *now*."""
-        while self._taken and now - self._taken[0][0] >= DAY:
+        while self._taken and now - self._taken[0][0] >= DAY - ROUNDING:
             self._sum -= self._taken.popleft()[1]
         return self._sum
 
