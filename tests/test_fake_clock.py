@@ -94,7 +94,7 @@ async def test_a_cancelled_sleeper_is_gone():
 
 
 async def test_a_shielded_sleeper_of_a_cancelled_scope_wakes():
-    """anyio delivers the cancellation again and again meanwhile; the clock jumps all the same."""
+    """Anyio delivers the cancellation again and again meanwhile; the clock jumps all the same."""
     clock = FakeClock()
     woken = []
 
@@ -160,6 +160,7 @@ async def test_several_clocks_on_one_loop():
 
 
 def run(backend, main, **options):
+    """Run on one backend."""
     anyio.run(main, backend=backend, backend_options=options)
 
 

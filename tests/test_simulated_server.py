@@ -27,6 +27,7 @@ BODY = json.dumps(
 
 
 def head(length, *more, path="/v2/email/outbound-emails", method="POST"):
+    """The head of a request."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {length}", *more, "", ""]
     return "\r\n".join(lines).encode()
 
@@ -69,8 +70,8 @@ class Client:
         return self.read()
 
 
-def client_of(ses, **options):
-    """botocore's own client, without its retries."""
+def client_of(ses, read_timeout=30):
+    """AWS's own client, without its retries."""
     session = botocore.session.Session()
     return session.create_client(
         "sesv2",
@@ -78,11 +79,12 @@ def client_of(ses, **options):
         endpoint_url=ses.url,
         aws_access_key_id="AKID",
         aws_secret_access_key="secret",
-        config=Config(retries={"total_max_attempts": 1}, read_timeout=0.2, **options),
+        config=Config(retries={"total_max_attempts": 1}, read_timeout=read_timeout),
     )
 
 
 def mail(client, to="anna@example.com"):
+    """Send one message through botocore."""
     return client.send_email(
         FromEmailAddress="Tank <no-reply@yokee.co.id>",
         Destination={"ToAddresses": [to]},
@@ -116,7 +118,7 @@ def test_botocore_gets_its_typed_exceptions():
         with pytest.raises(client.exceptions.BadRequestException, match="Missing final '@domain'"):
             mail(client, "anna")
         ses.identities = ["other.com"]
-        with pytest.raises(client.exceptions.MessageRejected, match="region US-EAST-1: no-reply@yokee.co.id"):
+        with pytest.raises(client.exceptions.MessageRejected, match=r"region US-EAST-1: no-reply@yokee\.co\.id"):
             mail(client)
         with pytest.raises(client.exceptions.NotFoundException):
             client.get_email_identity(EmailIdentity="example.com")
@@ -128,9 +130,9 @@ def test_botocore_gets_its_typed_exceptions():
 def test_botocore_under_faults():
     """Each fault looks to AWS's client as it would from AWS."""
     with SimulatedSES(rate=-1) as ses:
-        client = client_of(ses)
+        client, hasty = client_of(ses), client_of(ses, read_timeout=0.05)
 
-        def under(fault):
+        def under(fault, client=client):
             ses.faults = Faults([fault])
             return mail(client)
 
@@ -139,7 +141,7 @@ def test_botocore_under_faults():
                 under(fault)
         for fault in ("silent-before", "silent"):
             with pytest.raises(ReadTimeoutError):
-                under(fault)
+                under(fault, hasty)
         for fault in ("500", "503", "503-bare", "500-accepted", "503-bare-accepted"):
             with pytest.raises(ClientError):
                 under(fault)
@@ -167,8 +169,7 @@ def test_a_long_body_is_reset_while_it_is_written():
     with SimulatedSES(faults=Faults(["reset-before"])) as ses, Client(ses) as client:
         client.write(head(50_000_000))
         with pytest.raises(ConnectionError):
-            for _ in range(500):
-                client.write(b"x" * 100_000)
+            client.write(b"x" * 50_000_000)
         assert (ses.counts.sends, ses.counts.requests, ses.counts.faults) == (1, 0, {"reset-before": 1})
 
 
@@ -300,3 +301,24 @@ async def test_as_an_async_context_manager():
             assert b"200 OK" in await stream.receive()
     assert len(ses.inbox) == 1
     assert repr(ses) == "<SimulatedSES 14/s strict accepted=1>"
+
+
+def test_a_connection_that_is_gone_before_its_answer():
+    """Nothing is written to who has left; the message is accepted all the same."""
+    with SimulatedSES(latency=0.01, slow_step=0.005, faults=Faults([None, "slow"])) as ses:
+        for _ in range(2):
+            with Client(ses) as client:
+                client.write()
+        with Client(ses) as client:
+            assert client.ask()[0] == 200
+        assert len(ses.inbox) == 3
+
+
+def test_bytes_after_a_fault_are_not_heard():
+    """A connection that has fallen silent stays silent, whatever comes."""
+    with SimulatedSES(faults=Faults(["silent-before"])) as ses, Client(ses) as client:
+        client.write(SEND + SEND)
+        client.write(b"nonsense\r\n\r\n")
+        with Client(ses) as other:
+            assert other.ask()[0] == 200
+        assert (ses.counts.sends, ses.counts.accepted) == (2, 1)

@@ -15,6 +15,7 @@ HOST = "email.us-east-1.amazonaws.com"
 
 
 def account(**settings):
+    """An account that verifies signatures and knows two keys."""
     table = {"AKID": Credential("secret"), "ASIA": Credential("other", token="tok/en+=", expires_at=NOW + 60)}
     return SimulatedAccount(verify_signatures=True, credentials=table, **settings)
 
@@ -32,6 +33,7 @@ def signed(monkeypatch, *, key="AKID", secret="secret", token=None, at=NOW, meth
 
 
 def code(account, request):
+    """Code and text of what comes back."""
     answer = account.exchange(request).answer
     return dict(answer.headers).get("x-amzn-ErrorType"), json.loads(answer.body).get("message")
 
@@ -54,6 +56,7 @@ def test_what_botocore_signs_is_accepted(monkeypatch):
 
 
 def tampered(request, **changes):
+    """The request with something changed on the way."""
     values = {name: getattr(request, name) for name in ("method", "path", "query", "body", "monotonic", "wall")}
     headers = dict(request.headers) | changes.pop("headers", {})
     return Request(**(values | changes), headers={name: value for name, value in headers.items() if value is not None})
@@ -74,8 +77,10 @@ def test_what_was_changed_on_the_way_is_refused(monkeypatch, changes):
     simulated = account()
     assert code(simulated, tampered(signed(monkeypatch), **changes)) == (
         "InvalidSignatureException",
-        "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access "
-        "Key and signing method. Consult the service documentation for details.",
+        (
+            "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access "
+            "Key and signing method. Consult the service documentation for details."
+        ),
     )
     assert simulated.counts.bad_signatures == 1
 
@@ -112,8 +117,10 @@ def test_expired_credentials(monkeypatch):
         ),
         (
             301,
-            "Signature not yet current: 20270115T080501Z is still later than 20270115T080500Z "
-            "(20270115T080000Z + 5 min.)",
+            (
+                "Signature not yet current: 20270115T080501Z is still later than 20270115T080500Z "
+                "(20270115T080000Z + 5 min.)"
+            ),
         ),
     ],
 )

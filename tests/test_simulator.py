@@ -21,15 +21,18 @@ def body(to=("anna@example.com",), *, from_="Tank <no-reply@yokee.co.id>", simpl
 
 
 def raw(mime: str, **more):
+    """A SendEmail body with raw content."""
     return {"Content": {"Raw": {"Data": base64.b64encode(mime.encode()).decode()}}, **more}
 
 
 def ask(account: SimulatedAccount, content=None, *, now=0.0, method="POST", path=SEND, query="", fault=None):
+    """Hand one request to the account."""
     data = b"" if content is None else json.dumps(content).encode()
     return account.exchange(Request(method, path, query, {}, data, now, 1_800_000_000.0 + now), fault)
 
 
 def send(account: SimulatedAccount, content=None, *, now=0.0) -> Answer:
+    """The answer to one SendEmail."""
     answer = ask(account, body() if content is None else content, now=now).answer
     assert answer is not None
     return answer
@@ -42,6 +45,7 @@ def said(answer: Answer):
 
 
 def text_for(content, **settings):
+    """The text with which a SendEmail is refused."""
     return said(send(SimulatedAccount(**settings), content))[2]
 
 
@@ -51,8 +55,17 @@ def text_for(content, **settings):
 def test_an_accepted_message_gets_an_id_and_lands_in_the_inbox():
     """What was accepted is kept with all that a test wants to see."""
     account = SimulatedAccount()
-    answer = send(account, body(["a@example.com"], cc=["b@example.com"], bcc=["c@example.com"], EmailTags=[
-        {"Name": "campaign", "Value": "news"}], ConfigurationSetName="main"), now=5.0)
+    answer = send(
+        account,
+        body(
+            ["a@example.com"],
+            cc=["b@example.com"],
+            bcc=["c@example.com"],
+            EmailTags=[{"Name": "campaign", "Value": "news"}],
+            ConfigurationSetName="main",
+        ),
+        now=5.0,
+    )
     assert answer.status == 200
     (item,) = account.inbox
     assert json.loads(answer.body) == {"MessageId": item.message_id}
@@ -213,8 +226,10 @@ def test_unverified_senders_are_named_with_the_region():
     assert said(send(account)) == (
         400,
         "MessageRejected",
-        "Email address is not verified. The following identities failed the check in region AP-SOUTHEAST-1: "
-        "no-reply@yokee.co.id",
+        (
+            "Email address is not verified. The following identities failed the check in region AP-SOUTHEAST-1: "
+            "no-reply@yokee.co.id"
+        ),
     )
 
 
@@ -256,8 +271,10 @@ def test_a_lost_mail_from_domain():
             (
                 400,
                 "MessageRejected",
-                "Sending paused for this account. For more information, please check the inbox of the email address "
-                "associated with your AWS account.",
+                (
+                    "Sending paused for this account. For more information, please check the inbox of the email address "
+                    "associated with your AWS account."
+                ),
             ),
         ),
         (
@@ -500,7 +517,7 @@ def test_chances_that_make_no_sense(chances):
 
 def test_a_script_with_an_unknown_name():
     """It is found when it is drawn."""
-    with pytest.raises(ValueError, match="no fault is called 'nonsense'"):
+    with pytest.raises(ValueError, match=r"no fault is called 'nonsense'"):
         Faults(["nonsense"]).draw()
 
 
@@ -543,7 +560,8 @@ def test_counts_as_plain_values():
 # --- control plane ---
 
 
-def control(account, method, path, content=None, query="", now=0.0):
+def control(account, method, path, content=None, *, query="", now=0.0):
+    """Status and content of one control-plane request."""
     answer = ask(account, content, method=method, path=path, query=query, now=now).answer
     return answer.status, json.loads(answer.body)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import threading
@@ -11,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..testing import Credential, Faults, SimulatedSES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _DEFAULT_PORT = 8579
-# A wait without a limit would keep Windows from noticing Ctrl-C.
 _GLANCE = 0.5
 
 
@@ -24,9 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         ses = _simulator(options)
-        with ses:
+        with _end_by_signal() as over, ses:
             print(_greeting(ses), flush=True)
-            _wait_for_the_end()
+            # A wait without a limit would keep Windows from noticing Ctrl-C.
+            while not over.wait(_GLANCE):
+                pass
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(_summary(ses), flush=True)
@@ -113,12 +115,13 @@ def _greeting(ses: SimulatedSES) -> str:
     return "\n".join(lines)
 
 
-def _wait_for_the_end() -> None:
+@contextlib.contextmanager
+def _end_by_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, while this lasts."""
     over = threading.Event()
     before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        while not over.wait(_GLANCE):
-            pass
+        yield over
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -263,7 +263,7 @@ async def check_clock(clock: Clock) -> None:
     passed = clock.monotonic() - before
     _require(set(order[:2]) == {"at once", "in the past"}, "sleeping for 0 or less yields once and no more")
     _require(order[2:] == ["sooner", "later"], "sleepers wake in the order of their moments")
-    _require(passed > 0.0299, "sleep waits as long as it was told")  # noqa: PLR2004  (but for what floats round)
+    _require(passed > 0.0299, "sleep waits as long as it was told")
     _require(clock.wall() - wall >= 0, "the wall clock does not go back here")
     await _check_cancelled_sleep(clock)
 

@@ -20,7 +20,7 @@ class LoopThread:
 
     def __init__(self, serve: Serve, name: str) -> None:
         self._serve = serve
-        self._loop = asyncio.new_event_loop()
+        self._loop = asyncio.SelectorEventLoop()  # Whatever the policy: what a reset looks like is known of this one.
         self._stop = asyncio.Event()
         self._listening = threading.Event()
         self._error: BaseException | None = None

@@ -39,6 +39,10 @@ def _as_context(value: ssl.SSLContext | CertificateAndKey | None) -> ssl.SSLCont
     return context
 
 
+def _latencies(ses: SimulatedSES) -> random.Random:
+    return random.Random(ses.seed)  # noqa: S311  (repeatable, no secret)
+
+
 @attrs.define(kw_only=True, eq=False, repr=False, slots=False)
 class SimulatedSES(SimulatedAccount):
     """
@@ -73,12 +77,8 @@ class SimulatedSES(SimulatedAccount):
     slow_step: float = 0.002
     seed: int = 0
     connections: set[Connection] = attrs.field(init=False, factory=set)
-    _latencies: random.Random = attrs.field(init=False)
+    _latencies: random.Random = attrs.field(init=False, default=attrs.Factory(_latencies, takes_self=True))
     _thread: LoopThread | None = attrs.field(init=False, default=None)
-
-    @_latencies.default
-    def _default_latencies(self) -> random.Random:
-        return random.Random(self.seed)  # noqa: S311  (repeatable, no secret)
 
     # --- the server ---
 

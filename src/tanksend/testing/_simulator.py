@@ -92,6 +92,19 @@ def _listed(addresses: Iterable[str] | SuppressionList) -> SuppressionList:
     return listed
 
 
+# Source: SES Developer Guide, "Service quotas", for the sandbox; the others are the classic starting values.
+def _usual_rate(account: SimulatedAccount) -> float:
+    return 1.0 if account.sandbox else 14.0
+
+
+def _usual_quota(account: SimulatedAccount) -> float:
+    return 200.0 if account.sandbox else 50_000.0
+
+
+def _signature_check(account: SimulatedAccount) -> SignatureCheck:
+    return SignatureCheck(account.credentials, account.region, code=account.signature_code)
+
+
 @attrs.define(kw_only=True, eq=False, repr=False, slots=False)
 class SimulatedAccount:
     """
@@ -124,9 +137,9 @@ class SimulatedAccount:
     """
 
     sandbox: bool = False
-    rate: float = attrs.field()
+    rate: float = attrs.field(default=attrs.Factory(_usual_rate, takes_self=True))
     mode: Literal["strict", "debt"] = attrs.field(default="strict", validator=attrs.validators.in_(("strict", "debt")))
-    daily_quota: float = attrs.field()
+    daily_quota: float = attrs.field(default=attrs.Factory(_usual_quota, takes_self=True))
     sent_before: int = 0
     region: str = "us-east-1"
     identities: set[str] | None = attrs.field(default=None, converter=_lowered_or_none)
@@ -153,25 +166,13 @@ class SimulatedAccount:
     _strict: StrictRate = attrs.field(init=False, factory=StrictRate)
     _debt: DebtRate = attrs.field(init=False, factory=DebtRate)
     _daily: DailyQuota = attrs.field(init=False, factory=DailyQuota)
-    _signatures: SignatureCheck = attrs.field(init=False)
+    _signatures: SignatureCheck = attrs.field(init=False, default=attrs.Factory(_signature_check, takes_self=True))
     _asked: dict[str, float] = attrs.field(init=False, factory=dict)
     _hooks: dict[int, Callable[[], object]] = attrs.field(init=False, factory=dict)
     _started: bool = attrs.field(init=False, default=False)
     _number: int = attrs.field(init=False, default=0)
     _salt: str = attrs.field(init=False, factory=lambda: secrets.token_hex(6))
     _lock: threading.RLock = attrs.field(init=False, factory=threading.RLock)
-
-    @rate.default
-    def _default_rate(self) -> float:
-        return 1.0 if self.sandbox else 14.0
-
-    @daily_quota.default
-    def _default_quota(self) -> float:
-        return 200.0 if self.sandbox else 50_000.0
-
-    @_signatures.default
-    def _default_signatures(self) -> SignatureCheck:
-        return SignatureCheck(self.credentials, self.region, code=self.signature_code)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.rate:g}/s {self.mode} accepted={self.counts.accepted}>"

@@ -9,7 +9,7 @@ import struct
 import time
 from collections import deque
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
 
@@ -36,18 +36,23 @@ class Behaviour(Protocol):
 
     def opened(self) -> None:
         """Count a connection."""
+        ...
 
     def draw_fault(self, method: str, path: str) -> str | None:
         """The fault for a request whose head is there."""
+        ...
 
     def cut(self, fault: str) -> None:
         """Note a request that was cut off unread."""
+        ...
 
     def exchange(self, request: Request, fault: str | None = None) -> Exchange:
         """Take a request."""
+        ...
 
     def delay(self) -> float:
         """Seconds until the next answer is written."""
+        ...
 
 
 def encode(answer: Answer) -> bytes:
@@ -81,8 +86,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (for the type checker)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._server.connections.add(self)
         self._server.opened()
         self._watch_idle()
