@@ -78,8 +78,8 @@ def test_what_was_changed_on_the_way_is_refused(monkeypatch, changes):
     assert code(simulated, tampered(signed(monkeypatch), **changes)) == (
         "InvalidSignatureException",
         (
-            "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access "
-            "Key and signing method. Consult the service documentation for details."
+            "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
+            "Access Key and signing method. Consult the service documentation for details."
         ),
     )
     assert simulated.counts.bad_signatures == 1

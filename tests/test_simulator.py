@@ -272,8 +272,8 @@ def test_a_lost_mail_from_domain():
                 400,
                 "MessageRejected",
                 (
-                    "Sending paused for this account. For more information, please check the inbox of the email address "
-                    "associated with your AWS account."
+                    "Sending paused for this account. For more information, please check the inbox of the email "
+                    "address associated with your AWS account."
                 ),
             ),
         ),
