@@ -420,32 +420,42 @@ def test_bars_are_made_of_what_can_be_shown(monkeypatch, encoding, made_of):
 # --- progress --------------------------------------------------------------------------------------------------------
 
 
-def _stderr(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> io.StringIO:
+def _stderr(monkeypatch: pytest.MonkeyPatch, *, columns: int | None) -> io.StringIO:
+    """Make stderr a terminal of so many columns; None for none at all."""
     stream = io.StringIO()
-    stream.isatty = lambda: terminal  # type: ignore[method-assign]
+    stream.isatty = lambda: columns is not None  # type: ignore[method-assign]
+    stream.fileno = lambda: 2  # type: ignore[method-assign]
     monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((columns or 0, 24)))
     return stream
 
 
 def test_a_terminal_with_tqdm_gets_its_bar(monkeypatch):
     """`progress=True` is what a user writes."""
-    _stderr(monkeypatch, terminal=True)
+    _stderr(monkeypatch, columns=80)
     monkeypatch.setattr(_demo, "find_spec", lambda _: object())
     assert _demo.progress() is True
 
 
-@pytest.mark.parametrize(("terminal", "ends"), [(True, 100), (False, 5)])
-def test_without_tqdm_there_is_a_plain_bar(monkeypatch, terminal, ends):
+def test_a_terminal_that_cannot_say_its_size_is_none(monkeypatch):
+    """tqdm would show nothing there."""
+    stream = _stderr(monkeypatch, columns=80)
+    monkeypatch.setattr(_demo, "find_spec", lambda _: object())
+    stream.fileno = io.StringIO().fileno
+    assert _demo.progress() == _demo._PlainBar(steps=5)
+
+
+@pytest.mark.parametrize(("columns", "shown", "lines"), [(80, 100, 1), (0, 5, 5), (None, 5, 5)])
+def test_without_tqdm_there_is_a_plain_bar(monkeypatch, columns, shown, lines):
     """It is drawn over itself on a terminal; a log gets a line for each fifth."""
-    stream = _stderr(monkeypatch, terminal=terminal)
+    stream = _stderr(monkeypatch, columns=columns)
     monkeypatch.setattr(_demo, "find_spec", lambda _: None)
     bar = _demo.progress()
     assert callable(bar)
     for done in range(1, 601):
         bar(done, 600)
     text = stream.getvalue()
-    assert ends == text.count("%")
-    assert (1 if terminal else 5) == text.count("\n")
+    assert (shown, lines) == (text.count("%"), text.count("\n"))
     assert text.endswith("100%\n")
 
 

@@ -242,9 +242,18 @@ def _print_blocks(*blocks: Iterator[str]) -> None:
 
 def progress() -> bool | Callable[[int, int | None], object]:
     """A bar of tqdm's, on a terminal with tqdm installed; a plain one elsewhere, and few lines of it in a log."""
-    if sys.stderr.isatty() and find_spec("tqdm") is not None:
+    terminal = _on_a_terminal()
+    if terminal and find_spec("tqdm") is not None:
         return True
-    return _PlainBar(steps=100 if sys.stderr.isatty() else 5)
+    return _PlainBar(steps=100 if terminal else 5, end="\r" if terminal else "\n")
+
+
+def _on_a_terminal() -> bool:
+    """Whether stderr is a terminal with a size: some that are only recorded have none, and tqdm draws nothing then."""
+    try:
+        return sys.stderr.isatty() and min(os.get_terminal_size(sys.stderr.fileno())) > 0
+    except (OSError, ValueError):
+        return False
 
 
 @attrs.define
@@ -252,6 +261,7 @@ class _PlainBar:
     """A bar without tqdm: drawn over itself on a terminal, on lines of its own in a log."""
 
     steps: int
+    end: str = "\n"
     _shown: int = attrs.field(init=False, default=0)
 
     def __call__(self, done: int, total: int | None) -> None:
@@ -260,7 +270,7 @@ class _PlainBar:
             return
         self._shown = step
         share = step / self.steps
-        end = "\r" if sys.stderr.isatty() and step < self.steps else "\n"
+        end = self.end if step < self.steps else "\n"
         print(f"  {bar_of(share):.<40} {share:4.0%}", end=end, file=sys.stderr, flush=True)
 
 
