@@ -181,13 +181,32 @@ class Connection(asyncio.Protocol):
             self._busy = True
             self._trickle(encode(exchange.answer), 0)
         else:
+            if self._is_last():
+                self._cork()
             self._transport.write(encode(exchange.answer))
             self._answer_written()
 
+    def _is_last(self) -> bool:
+        """Whether the connection is closed after this answer."""
+        return not self._keep_alive or self._answered + 1 == self._server.close_after_requests
+
+    def _cork(self) -> None:
+        """Let the answer and the end leave as one: between the two, a fast client would send into a closing connection."""
+        tcp: socket.socket | None = self._transport.get_extra_info("socket") if self._transport is not None else None
+        option = getattr(socket, "TCP_CORK", None)  # Linux only; elsewhere the client has to be lucky
+        if tcp is not None and option is not None:
+            tcp.setsockopt(socket.IPPROTO_TCP, option, 1)
+            self._loop.call_soon(self._uncork, tcp, option)
+
+    def _uncork(self, tcp: socket.socket, option: int) -> None:
+        with contextlib.suppress(OSError):  # closed already, which has flushed it
+            tcp.setsockopt(socket.IPPROTO_TCP, option, 0)
+
     def _answer_written(self) -> None:
         self._busy = False
+        last = self._is_last()
         self._answered += 1
-        if not self._keep_alive or self._answered == self._server.close_after_requests:
+        if last:
             self._close()
         elif self._waiting:
             self._take(*self._waiting.popleft())
