@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ._report import RowFile, row_of
 from .exceptions import SettingError
@@ -34,12 +34,14 @@ class Outlet:
         on_result: Callable[[SendResult], object] | None,
         save_to: str | Path | None,
     ) -> None:
-        self._total = len(messages) if isinstance(messages, Sized) else None
+        # Only when asked for: some collections (a Django QuerySet) load everything to know how long they are.
+        self._total = len(messages) if progress and isinstance(messages, Sized) else None
         self._done = 0
         self._on_result = on_result
         self._call: Progress | None = progress if callable(progress) else None
-        self._bar = _tqdm(self._total) if progress is True else None
+        tqdm = _tqdm() if progress is True else None
         self._file = RowFile(save_to) if save_to is not None else None
+        self._bar: _Bar | None = tqdm(total=self._total, unit="mail") if tqdm is not None else None
 
     def put(self, result: SendResult) -> object:
         """One result; what the callback returned comes back, so that an async one can be awaited."""
@@ -54,17 +56,18 @@ class Outlet:
 
     def close(self) -> None:
         """Write what is buffered, and leave the bar as it is."""
-        if self._bar is not None:
-            self._bar.close()
-        if self._file is not None:
-            self._file.close()
+        try:
+            if self._file is not None:
+                self._file.close()
+        finally:
+            if self._bar is not None:
+                self._bar.close()
 
 
-def _tqdm(total: int | None) -> _Bar:
+def _tqdm() -> Callable[..., _Bar]:
     try:
-        from tqdm.auto import tqdm  # noqa: PLC0415  (optional)
+        from tqdm.auto import tqdm  # optional
     except ImportError:
-        msg = "progress=True needs tqdm: install tanksend[notebook], or give a callable"
-        raise SettingError(msg) from None
-    bar: Any = tqdm(total=total, unit="mail")
-    return bar  # type: ignore[no-any-return]
+        raise SettingError("progress=True needs tqdm: install tanksend[notebook], or give a callable") from None
+    make: Callable[..., _Bar] = tqdm
+    return make

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ._messages import Message
 from ._results import GOOD, Status
 from .exceptions import BatchError
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
+    from typing import Self
 
     from ._results import SendResult
 
@@ -23,6 +27,8 @@ DOMAINS_SHOWN = 1_000
 OTHER_DOMAINS = "other"
 COLUMNS = ("index", "status", "message_id", "error")
 _DOMAINS_IN_HTML = 20
+# What a bad address has after its last "@" may be anything, and is shown only if it looks like a domain.
+_DOMAIN = re.compile(r"(?=.{1,253}\Z)[\w-]+(?:\.[\w-]+)+")
 
 
 @attrs.frozen
@@ -49,30 +55,37 @@ class DomainCounts:
         self._counts: dict[str, dict[Status, int]] = {}
         self._other: dict[Status, int] = {}
 
-    def add(self, domain: str, status: Status) -> None:
-        """Count one message to *domain*."""
+    def add(self, domain: str | None, status: Status) -> None:
+        """Count one message to *domain*; None is one of the others."""
+        counts = self._other if domain is None else self._of(domain)
+        counts[status] = counts.get(status, 0) + 1
+
+    def _of(self, domain: str) -> dict[Status, int]:
         counts = self._counts.get(domain)
         if counts is None:
             if len(self._counts) >= self._CAPACITY:
                 self._fold(DOMAINS_SHOWN)
             counts = self._counts[domain] = {}
-        counts[status] = counts.get(status, 0) + 1
+        return counts
 
     def _fold(self, keep: int) -> None:
-        for domain in self._ranked()[keep:]:
-            for status, number in self._counts.pop(domain).items():
+        for domain, counts in self._ranked()[keep:]:
+            del self._counts[domain]
+            for status, number in counts.items():
                 self._other[status] = self._other.get(status, 0) + number
 
-    def _ranked(self) -> list[str]:
-        return sorted(self._counts, key=lambda domain: (-sum(self._counts[domain].values()), domain))
+    def _ranked(self) -> list[tuple[str, dict[Status, int]]]:
+        # Copies, each made in one step: the thread that reads a report need not be the one that fills it.
+        counts = [(domain, dict(counts)) for domain, counts in list(self._counts.items())]
+        return sorted(counts, key=lambda item: (-sum(item[1].values()), item[0]))
 
     def as_mapping(self) -> dict[str, Mapping[Status, int]]:
         """The largest domains first, then "other" for the rest."""
         ranked = self._ranked()
-        shown: dict[str, Mapping[Status, int]] = {domain: dict(self._counts[domain]) for domain in ranked[:DOMAINS_SHOWN]}
-        other = Counter(self._other)
-        for domain in ranked[DOMAINS_SHOWN:]:
-            other.update(self._counts[domain])
+        shown: dict[str, Mapping[Status, int]] = dict(ranked[:DOMAINS_SHOWN])
+        other = Counter(dict(self._other))
+        for _, counts in ranked[DOMAINS_SHOWN:]:
+            other.update(counts)
         if other:
             shown[OTHER_DOMAINS] = dict(other)
         return shown
@@ -87,7 +100,7 @@ class SendReport:
 
     def __init__(self, *, keep: int = 10_000) -> None:
         self._keep = keep
-        self._counts: dict[Status, int] = {}
+        self._counts = dict.fromkeys(Status, 0)
         self._domains = DomainCounts()
         self._rows: list[Row] = []
         self._recipients = 0
@@ -102,20 +115,18 @@ class SendReport:
     def add(self, result: SendResult) -> None:
         """Count one result."""
         status = result.status
-        self._counts[status] = self._counts.get(status, 0) + 1
+        self._counts[status] += 1
         if status is Status.SENT:
             self._recipients += len(result.recipients)
         self._seconds_waited += result.waited
-        people = result.recipients or result.suppressed or result.message.to
-        if people:
-            self._domains.add(people[0].domain, status)
+        self._domains.add(_domain(result), status)
         if len(self._rows) < self._keep:
             self._rows.append(row_of(result))
 
     @property
     def counts(self) -> Mapping[Status, int]:
         """Messages by fate; a fate that did not occur counts 0."""
-        return MappingProxyType({status: self._counts.get(status, 0) for status in Status})
+        return MappingProxyType(dict(self._counts))
 
     @property
     def total(self) -> int:
@@ -124,7 +135,7 @@ class SendReport:
 
     @property
     def by_domain(self) -> Mapping[str, Mapping[Status, int]]:
-        """Fates by the domain of the first recipient: the 1,000 largest, and "other"."""
+        """Fates by the domain of the first recipient: the 1,000 largest, and "other"; adds up to `counts`."""
         return MappingProxyType(self._domains.as_mapping())
 
     @property
@@ -167,19 +178,19 @@ class SendReport:
         if not self.ok:
             raise BatchError(str(self), report=self)
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> Any:  # noqa: ANN401  (pandas is optional)
         """
         `rows` as a ``pandas.DataFrame``.
 
         Raises:
             ImportError: pandas is not installed.
         """
-        import pandas as pd  # noqa: PLC0415  (optional, and slow to import)
+        import pandas as pd  # optional, and slow to import
 
         return pd.DataFrame([cells(row) for row in self._rows], columns=list(COLUMNS))
 
     def to_csv(self, path: str | Path) -> None:
-        """Write `rows` to a new file that only this user may read. Blocks while it writes."""
+        """Write `rows` to a file that only this user may read; what was in it is gone. Blocks while it writes."""
         with RowFile(path) as file:
             for row in self._rows:
                 file.write(row)
@@ -194,24 +205,39 @@ class SendReport:
 
     def _repr_html_(self) -> str:
         """Counts and domains as HTML tables, for notebooks."""
-        used = [status for status in Status if self._counts.get(status)]
+        used = [status for status, number in self.counts.items() if number]
         head = "".join(f"<th>{_escaped(status.value)}</th>" for status in used)
         lines = [f"<tr><td><b>all</b></td>{_cells_html(self._counts, used)}</tr>"]
-        for domain, counts in list(self.by_domain.items())[:_DOMAINS_IN_HTML]:
+        domains = list(self.by_domain.items())
+        for domain, counts in domains[:_DOMAINS_IN_HTML]:
             lines.append(f"<tr><td>{_escaped(domain)}</td>{_cells_html(counts, used)}</tr>")
+        if len(domains) > _DOMAINS_IN_HTML:
+            lines.append(f"<tr><td>… and {len(domains) - _DOMAINS_IN_HTML:,} more</td></tr>")
         pace = f"{self.duration:.1f} s, {self.recipients_per_second:.1f} recipients/s, throttled {self.throttled}"
         note = f"<p>{_escaped(self.note)}</p>" if self.note else ""
         return f"<table><tr><th>domain</th>{head}</tr>{''.join(lines)}</table><p>{pace}</p>{note}"
 
 
 def _escaped(text: str) -> str:
-    from html import escape  # noqa: PLC0415  (only here: keeps the import of the package quick)
+    from html import escape  # only here: keeps the import of the package quick
 
     return escape(text)
 
 
 def _cells_html(counts: Mapping[Status, int], used: Iterable[Status]) -> str:
     return "".join(f"<td>{counts.get(status, 0)}</td>" for status in used)
+
+
+def _domain(result: SendResult) -> str | None:
+    """The domain of the first recipient, None when there is nothing that looks like one."""
+    people = result.recipients or result.suppressed
+    if people:
+        return people[0].domain
+    message = result.message
+    if not isinstance(message, Message):  # a batch reports that, too
+        return None
+    domain = next((address.domain.lower() for address in message.recipients), "")
+    return domain if _DOMAIN.fullmatch(domain) else None
 
 
 def row_of(result: SendResult) -> Row:
@@ -233,11 +259,12 @@ class RowFile:
     """
 
     def __init__(self, path: str | Path) -> None:
-        import csv  # noqa: PLC0415  (only here: keeps the import of the package quick)
+        import csv  # only here: keeps the import of the package quick
 
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.fchmod(descriptor, 0o600)  # the mode above does not change a file that was there
-        self._file = open(descriptor, "w", encoding="utf-8", newline="")  # noqa: PTH123, SIM115  (a descriptor; closed below)
+        # The replacement is for ids with half a surrogate pair: no answer of any server may stop a batch here.
+        self._file = open(  # noqa: SIM115  (closed below)
+            path, "w", encoding="utf-8", errors="backslashreplace", newline="", opener=_open_private
+        )
         self._writer = csv.writer(self._file)
         self._writer.writerow(COLUMNS)
 
@@ -249,13 +276,26 @@ class RowFile:
         """Write what is buffered and close."""
         self._file.close()
 
-    def __enter__(self) -> RowFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open, with mode 0600 also for a file that was there before."""
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        # A device or a pipe, such as /dev/null, is not ours to close to others.
+        if os.chmod in os.supports_fd and stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.chmod(descriptor, 0o600)  # noqa: PTH101  (a path may meanwhile be another file)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _harmless(cell: str | int | None) -> str:

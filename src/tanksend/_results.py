@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ._messages import Message
     from .exceptions import SendError
 
+
 class Status(enum.StrEnum):
     """
     The one fate of a message.
