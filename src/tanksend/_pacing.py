@@ -31,18 +31,20 @@ class Pace:
     Args:
         rate: Recipients per second, above 0; ``math.inf`` is no limit.
         burst: Recipients that may go at once after a rest, at least 1.
+
+    Raises:
+        SettingError: One of them is out of range.
     """
 
     rate: float
     burst: int = 1
 
     def __attrs_post_init__(self) -> None:
-        if not self.rate > 0:  # also refuses NaN
-            msg = "rate must be above 0 recipients per second"
-            raise SettingError(msg)
-        if self.burst < 1:
-            msg = "burst must be at least 1 recipient"
-            raise SettingError(msg)
+        # Also refuses NaN, and what is so small that its interval would be infinite.
+        if not (self.rate > 0 and 1.0 / self.rate < math.inf):
+            raise SettingError("rate must be above 0 recipients per second")
+        if not 1 <= self.burst < math.inf:
+            raise SettingError("burst must be at least 1 recipient, and finite; rate=math.inf is no limit")
 
     @property
     def interval(self) -> float:
@@ -54,6 +56,7 @@ class Pace:
         When *recipients* may go, given that what was granted before is paid for at *paid*.
 
         A grant heavier than the burst goes when it is due like any other and leaves a debt: the next one waits it off.
+        So what is due in any *w* seconds is at most ``rate * w + burst - 1`` and the last grant of them.
         """
         interval = self.interval
         due = max(now, paid - (self.burst - 1) * interval)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from .exceptions import SettingError, ThrottlingError
@@ -17,8 +19,8 @@ class ExponentialBackoff:
     """
     Full jitter: before retry *n*, a random time up to ``base * 2 ** (n - 1)`` seconds, at most *cap*.
 
-    Only what SES certainly has not taken is tried again. Being throttled does not count as an attempt: the limiter slows
-    down, and the message is tried until its deadline.
+    Only what SES certainly has not taken is tried again. Being throttled does not count as an attempt: the limiter
+    slows down, and the message is tried until its deadline.
 
     Args:
         attempts: Requests for one message, throttled ones not counted.
@@ -42,19 +44,19 @@ class ExponentialBackoff:
 
     def __attrs_post_init__(self) -> None:
         if self.attempts < 1:
-            msg = "attempts must be at least 1"
-            raise SettingError(msg)
-        if min(self.base, self.cap, self.throttle_base) < 0:
-            msg = "base, cap and throttle_base must not be negative"
-            raise SettingError(msg)
+            raise SettingError("attempts must be at least 1")
+        if not all(0 <= seconds < math.inf for seconds in (self.base, self.cap, self.throttle_base)):
+            raise SettingError("base, cap and throttle_base must be seconds, 0 or more, and finite")
 
     def decide(self, attempt: Attempt) -> Retry | GiveUp:
         """See `RetryPolicy.decide`."""
-        if isinstance(attempt.error, ThrottlingError):
+        error = attempt.error
+        if not (self.resend_unknown if error.maybe_sent else error.retryable):
+            return GiveUp()
+        if isinstance(error, ThrottlingError):
             return self._after(attempt, self.throttle_base, attempt.throttles)
         counted = attempt.number - attempt.throttles
-        again = self.resend_unknown if attempt.error.maybe_sent else attempt.error.retryable
-        if not again or counted >= self.attempts:
+        if counted >= self.attempts:
             return GiveUp()
         return self._after(attempt, self.base, counted)
 

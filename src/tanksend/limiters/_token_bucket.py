@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import datetime as dt
 
 _PAUSE_SECONDS = 5.0
-"""How long to stop when SES throttles for another reason than the rate; SES Developer Guide: a problem on their side."""
+"""How long to stop when SES throttles for another reason than the rate: by its Developer Guide, a problem of SES."""
 
 
 class TokenBucketLimiter:
@@ -38,6 +38,7 @@ class TokenBucketLimiter:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._paid = float("-inf")
+        self._latest: Grant | None = None
 
     @classmethod
     def every(cls, seconds: float | dt.timedelta, *, clock: Clock | None = None) -> TokenBucketLimiter:
@@ -49,8 +50,7 @@ class TokenBucketLimiter:
         """
         delay = seconds if isinstance(seconds, int | float) else seconds.total_seconds()
         if not delay > 0:
-            msg = "the delay must be above 0 seconds"
-            raise SettingError(msg)
+            raise SettingError("the delay must be above 0 seconds")
         return cls(1.0 / delay, clock=clock)
 
     @property
@@ -64,6 +64,7 @@ class TokenBucketLimiter:
             now = self._clock.monotonic()
             grant = self._pace.grant(self._paid, now, demand.recipients)
             self._paid = grant.paid
+            self._latest = grant
         return Slot(grant.due - now, demand.recipients, grant)
 
     async def release(self, slot: Slot) -> None:
@@ -74,15 +75,25 @@ class TokenBucketLimiter:
         """
         grant = slot.token
         with self._lock:
-            if isinstance(grant, Grant) and grant.paid == self._paid:
+            # By identity: a later grant may well be paid at the same moment, and is not this one.
+            if isinstance(grant, Grant) and grant is self._latest:
+                self._latest = None
                 self._paid -= min(slot.recipients, grant.recipients) * self._pace.interval
 
     async def feedback(self, signal: Signal) -> None:
         """Wait off what SES refused: somebody else has used it up."""
-        if isinstance(signal.error, ThrottlingError):
-            pause = _PAUSE_SECONDS if signal.error.pause else signal.recipients * self._pace.interval
-            with self._lock:
-                self._paid = max(self._paid, self._clock.monotonic()) + pause
+        error = signal.error
+        if not isinstance(error, ThrottlingError):
+            return
+        with self._lock:
+            # Throttled means that SES has nothing left, so what is left of the burst here is void.
+            empty = self._clock.monotonic() + (self._pace.burst - 1) * self._pace.interval
+            if error.pause:
+                # One pause, however many requests were on the wire when it began.
+                self._paid = max(self._paid, empty + _PAUSE_SECONDS)
+            else:
+                self._paid = max(self._paid, empty) + signal.recipients * self._pace.interval
+            self._latest = None  # its time may have passed: to free it now would shorten the wait
 
     def __repr__(self) -> str:
         return f"TokenBucketLimiter(rate={self._pace.rate:g}, burst={self._pace.burst})"

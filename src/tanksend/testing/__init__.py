@@ -9,7 +9,7 @@ whether a part keeps its contract. Nothing here needs pytest.
 from __future__ import annotations
 
 from ._answers import Answer, Refusal, Request
-from ._checks import check_clock, check_retry_policy, check_suppression_store, check_transport
+from ._checks import check_clock, check_rate_limiter, check_retry_policy, check_suppression_store, check_transport
 from ._clock import FakeClock
 from ._control import SuppressedDestination, SuppressionList
 from ._faults import Faults
@@ -42,6 +42,7 @@ __all__ = [
     "SuppressionList",
     "TunnelProxy",
     "check_clock",
+    "check_rate_limiter",
     "check_retry_policy",
     "check_suppression_store",
     "check_transport",
