@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from .._addresses import Address
 from .._clock import SystemClock
+from .._messages import default_validator
+from ..exceptions import InvalidAddressError
 from ..typing import Clock, Suppression
 
 if TYPE_CHECKING:
@@ -16,7 +19,8 @@ class MemorySuppressionStore:
     """
     The suppression list of one process; gone when the process ends.
 
-    Matching is per person: case and surrounding space of an address do not matter.
+    Matching is per person: case and surrounding space of an address do not matter, nor does it which way its domain is
+    written, in letters of any script or in Punycode, or whether a display name stands before it.
 
     Args:
         entries: Suppressions, or plain addresses, to begin with.
@@ -51,9 +55,10 @@ class MemorySuppressionStore:
                 self._put(entry)
 
     async def remove(self, address: str) -> bool:
-        """Lift a suppression; False when there was none."""
+        """Lift a suppression; False when there was none, or none that still held."""
         with self._lock:
-            return self._entries.pop(_person(address), None) is not None
+            entry = self._entries.pop(_person(address), None)
+        return entry is not None and self._holds(entry)
 
     async def explain(self, address: str) -> Suppression | None:
         """Why *address* is suppressed, or None when it is not."""
@@ -71,4 +76,10 @@ class MemorySuppressionStore:
 
 
 def _person(address: str) -> str:
-    return address.strip().casefold()
+    if address.isascii() and "<" not in address:
+        return address.strip().lower()
+    parsed = Address.parse(address)
+    try:
+        return default_validator().validate(parsed.email).key
+    except InvalidAddressError:  # nobody can write to it, so how it is kept does not matter
+        return parsed.key
