@@ -400,18 +400,32 @@ class Claim(enum.StrEnum):
 
 
 class Ledger(Protocol):
-    """The durable record of intents and fates by key."""
+    """
+    The durable record of intents and fates by key.
+
+    What is durable when a method returns survives the death of the process and of the machine. Called from any task and
+    event loop. What cannot be read or written is raised as `LedgerError`, which says what to do; the batch stops then.
+    """
 
     async def lookup(self, keys: Sequence[str]) -> Mapping[str, LedgerEntry]:
-        """What is known of *keys*; unknown keys are absent."""
+        """What is known of *keys*; unknown keys are absent. Called early, for many at once."""
         ...
 
-    async def claim(self, keys: Sequence[str]) -> Mapping[str, Claim]:
-        """Take *keys* for sending: atomic, and durable when this returns."""
+    async def claim(self, keys: Sequence[str], *, resend_unknown: bool = False) -> Mapping[str, Claim]:
+        """
+        Take *keys* for sending: atomic, one answer for each, and durable when this returns.
+
+        With *resend_unknown*, keys whose outcome is unknown are granted too: the caller has chosen at-least-once.
+        """
         ...
 
     async def record(self, entries: Sequence[LedgerEntry]) -> None:
-        """Keep fates."""
+        """
+        Keep fates; durable when this returns.
+
+        ``HELD``, ``FAILED`` and the like free the key again. Who claimed a key may record what he knows at any time, also
+        when the claim was taken for dead meanwhile (``UNKNOWN`` becomes ``SENT``), unless somebody claimed it anew.
+        """
         ...
 
     def pending(self) -> AsyncIterator[LedgerEntry]:
