@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import inspect
 import threading
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+import attrs
 
 from ._messages import Message, Priority
 from .exceptions import IntakeError
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable, Mapping
+    from collections.abc import AsyncIterable, Callable, Hashable, Iterable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from ._addresses import Address
     from ._engine import Lanes, Run
-    from ._progress import Progress
-    from ._report import SendReport
+    from ._progress import Outlet, Progress
+    from ._report import Row, SendReport
     from ._results import SendResult
     from ._validator import AddressValidator
+    from .exceptions import SendError
     from .typing import Clock, Guard, Observer, RateLimiter, RetryPolicy, SuppressionStore, Transport
 
 DEFAULT_GIVE_UP_SECONDS = 30.0
@@ -74,7 +78,7 @@ class Sender:
         tags: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        from ._wiring import wire  # noqa: PLC0415  (the engine and the parts load when they are used)
+        from ._wiring import wire  # the engine and the parts load when they are used
 
         self._parts = wire(
             from_=from_,
@@ -128,16 +132,13 @@ class Sender:
             TypeError: *message* is not a `Message`.
         """
         if not isinstance(message, Message):
-            msg = f"send takes a Message, not {type(message).__name__}"
-            raise TypeError(msg)
+            raise TypeError(f"send takes a Message, not {type(message).__name__}")
         async with self._run((message,), Priority.TRANSACTIONAL, give_up_after, keep=0) as run:
             result = await run.take_result()
         if result is None:  # pragma: no cover  (a run gives each message a result)
-            msg = "the engine lost a message"
-            raise RuntimeError(msg)
+            raise RuntimeError("the engine lost a message")
         if result.error is not None:
-            result.error.result = result
-            raise result.error
+            raise own_error(result, result.error)
         return result
 
     async def send_all(
@@ -168,21 +169,39 @@ class Sender:
             OSError: *save_to* cannot be written.
         """
         del campaign
-        from ._progress import Outlet  # noqa: PLC0415  (loads when it is used)
+        from ._progress import Outlet  # loads when it is used
+        from ._report import RowFile
 
-        outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=save_to)
+        with ExitStack() as stack:
+            save = stack.enter_context(RowFile(save_to)).write if save_to is not None else None
+            outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=None)
+            stack.callback(outlet.close)
+            run = await self._send_all(messages, give_up_after, keep, outlet, save)
+        raise_intake_error(run)
+        return run.report
+
+    async def _send_all(
+        self,
+        messages: object,
+        give_up_after: float | dt.timedelta | None,
+        keep: int,
+        outlet: Outlet,
+        save: Callable[[Row], object] | None,
+    ) -> Run:
+        run: Run | None = None
         try:
             async with self._run(messages, Priority.BULK, give_up_after, keep=keep) as run:
                 self.last_report = run.report
-                while results := await run.take_results():
+                while results := await take_results(run, save):
                     for result in results:
                         returned = outlet.put(result)
                         if inspect.isawaitable(returned):
                             await returned
+            return run
         finally:
-            outlet.close()
-        raise_intake_error(run)
-        return run.report
+            # Those that were given their fate by a stop belong in the file, too.
+            while run is not None and await take_results(run, save):
+                pass
 
     def stream(
         self,
@@ -212,7 +231,7 @@ class Sender:
         """Close the connections of the transport. The sender opens them again when it is used again."""
         await self._parts.transport.aclose()
 
-    async def __aenter__(self) -> Sender:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -220,24 +239,19 @@ class Sender:
     ) -> None:
         await self.aclose()
 
-    @asynccontextmanager
-    async def _run(
+    def _run(
         self, messages: object, priority: Priority, give_up_after: float | dt.timedelta | None, *, keep: int
-    ) -> AsyncIterator[Run]:
-        from ._engine import Run, source_of  # noqa: PLC0415  (loads when it is used)
+    ) -> Running:
+        return Running(self, messages, priority, _seconds(give_up_after), keep)
+
+    def _make_run(self, messages: object, priority: Priority, give_up_after: float | None, keep: int) -> Run:
+        from ._engine import Run, source_of  # loads when it is used
 
         source = source_of(messages)
-        lanes = self._enter_lanes()
-        try:
-            async with Run(
-                self._parts, lanes, source, priority=priority, give_up_after=_seconds(give_up_after), keep=keep
-            ) as run:
-                yield run
-        finally:
-            await self._leave_lanes()
+        return Run(self._parts, self._enter_lanes(), source, priority=priority, give_up_after=give_up_after, keep=keep)
 
     def _enter_lanes(self) -> Lanes:
-        from ._engine import Lanes, this_loop  # noqa: PLC0415  (loads when it is used)
+        from ._engine import Lanes, this_loop  # loads when it is used
 
         loop = this_loop()
         with self._lock:
@@ -246,7 +260,7 @@ class Sender:
         return lanes
 
     async def _leave_lanes(self) -> None:
-        from ._engine import this_loop  # noqa: PLC0415  (loads when it is used)
+        from ._engine import this_loop  # loads when it is used
 
         loop = this_loop()
         with self._lock:
@@ -260,6 +274,30 @@ class Sender:
         return f"<Sender transport={type(self._parts.transport).__name__} limiter={self._parts.limiter!r}>"
 
 
+class Running:
+    """A run, from its first message to its last fate, as a context."""
+
+    def __init__(
+        self, sender: Sender, messages: object, priority: Priority, give_up_after: float | None, keep: int
+    ) -> None:
+        self._sender = sender
+        self._make = partial(sender._make_run, messages, priority, give_up_after, keep)  # noqa: SLF001  (its own half)
+        self._run: Run | None = None
+
+    async def __aenter__(self) -> Run:
+        self._run = self._make()
+        return await self._run.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._run is not None  # noqa: S101  (it was entered)
+        try:
+            await self._run.__aexit__(kind, error, trace)
+        finally:
+            await self._sender._leave_lanes()  # noqa: SLF001
+
+
 class ResultStream:
     """The results of `Sender.stream`, in the order they end."""
 
@@ -268,7 +306,7 @@ class ResultStream:
         self._context = sender._run(messages, Priority.BULK, give_up_after, keep=10_000)  # noqa: SLF001
         self._run: Run | None = None
 
-    async def __aenter__(self) -> ResultStream:
+    async def __aenter__(self) -> Self:
         self._run = await self._context.__aenter__()
         self._sender.last_report = self._run.report
         return self
@@ -302,6 +340,26 @@ class ResultStream:
 
 def _seconds(duration: float | dt.timedelta | None) -> float | None:
     return duration if duration is None or isinstance(duration, int | float) else duration.total_seconds()
+
+
+def own_error(result: SendResult, error: SendError) -> SendError:
+    """The error that `Sender.send` raises: never an object that others are raising, too, with a result of theirs."""
+    from ._engine import copy_of  # loads when it is used
+
+    own = copy_of(error)
+    own.result = attrs.evolve(result, error=own)
+    return own
+
+
+async def take_results(run: Run, save: Callable[[Row], object] | None) -> Sequence[SendResult]:
+    """What has ended since the last call, saved; empty when everything has."""
+    results = await run.take_results()
+    if save is not None:
+        from ._report import row_of  # loads when it is used
+
+        for result in results:
+            save(row_of(result))
+    return results
 
 
 def raise_intake_error(run: Run) -> None:

@@ -9,6 +9,7 @@ from ._addresses import Address, parse_addresses
 from ._clock import SystemClock
 from ._engine import MAX_PARALLEL, Parts
 from ._messages import check_tags, default_validator
+from ._messages._rules import SET_NAME
 from .exceptions import InvalidMessageError, SettingError
 from .limiters import TokenBucketLimiter
 from .retries import ExponentialBackoff
@@ -43,25 +44,26 @@ def wire(
 ) -> Parts:
     """The arguments of `Sender`, checked and completed."""
     if transport is not None and (region is not None or endpoint_url is not None):
-        msg = "region= and endpoint_url= are for the default transport; give them to the transport instead"
-        raise SettingError(msg)
+        raise SettingError("region= and endpoint_url= are for the default transport; give them to transport= instead")
     if max_parallel is not None and max_parallel < 1:
-        msg = "max_parallel must be at least 1"
-        raise SettingError(msg)
-    clock = clock or SystemClock()
-    validator = validator or default_validator()
-    transport = transport or _default_transport(region, endpoint_url)
+        raise SettingError("max_parallel must be at least 1")
+    if configuration_set is not None and not SET_NAME.fullmatch(configuration_set):
+        raise SettingError("configuration_set must be 1 to 64 letters, digits, _ or -")
+    # Compared with None: a store of somebody's own that is empty, and says so by its length, is a store.
+    clock = SystemClock() if clock is None else clock
+    validator = default_validator() if validator is None else validator
+    transport = _default_transport(region, endpoint_url) if transport is None else transport
     return Parts(
         transport=transport,
-        limiter=limiter or _default_limiter(transport, clock),
-        retry=retry or ExponentialBackoff(),
-        suppression=suppression or MemorySuppressionStore(clock=clock),
+        limiter=_default_limiter(transport, clock) if limiter is None else limiter,
+        retry=ExponentialBackoff() if retry is None else retry,
+        suppression=MemorySuppressionStore(clock=clock) if suppression is None else suppression,
         clock=clock,
         jitter=random.random,
         validator=validator,
         guards=tuple(guards),
         observers=tuple(observers),
-        max_parallel=max_parallel or MAX_PARALLEL,
+        max_parallel=MAX_PARALLEL if max_parallel is None else max_parallel,
         from_=_default_from(from_, validator),
         configuration_set=configuration_set,
         tags=_checked_tags(tags),
@@ -69,7 +71,7 @@ def wire(
 
 
 def _default_transport(region: str | None, endpoint_url: str | None) -> Transport:
-    from .transports import SESTransport  # noqa: PLC0415  (only when no other is given)
+    from .transports import SESTransport  # only when no other is given
 
     return SESTransport(region=region, endpoint_url=endpoint_url)
 
@@ -85,8 +87,7 @@ def _default_from(from_: str | Address | None, validator: AddressValidator) -> A
         return None
     addresses = parse_addresses(from_)
     if len(addresses) != 1:
-        msg = "from_ must be one address"
-        raise InvalidMessageError(msg, field="from_")
+        raise InvalidMessageError("from_ must be one address", field="from_")
     return validator.validate(addresses[0])
 
 

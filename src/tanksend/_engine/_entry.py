@@ -64,8 +64,7 @@ class Entry:
     def origins(self) -> tuple[tuple[Origin, str], ...]:
         """The groups it belongs to, each of which can fail as a whole."""
         request = self.request
-        if request is None:
-            return ()
+        assert request is not None  # noqa: S101  (it was prepared, or it would not be in the lanes)
         sender = (Origin.FROM, request.from_.key)
         if request.configuration_set is None:
             return (sender,)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from .._results import Status
-from ..exceptions import GuardError, HeldError, InvalidMessageError, Scope, SuppressedError
-from ..typing import Drop, Hold, Replace
+from ..exceptions import GuardError, HeldError, InvalidMessageError, Problem, Scope, SuppressedError
+from ..typing import Allow, Drop, Hold, Replace
 from ._entry import Entry
 from ._prepare import prepare, without_suppressed
 
@@ -34,7 +34,8 @@ class Intake:
         self._source = source
         self._priority = priority
         self._give_up_after = give_up_after
-        self._scope = anyio.CancelScope()
+        self._pulling = anyio.CancelScope()
+        self._all = anyio.CancelScope(shield=True)
         self._taken = 0
         self._delivered = 0
         self._admitting: list[Entry] = []
@@ -61,30 +62,41 @@ class Intake:
     def stop(self) -> None:
         """Take in no more."""
         self._stopped = True
-        self._scope.cancel()
+        self._pulling.cancel()
 
     def refuse(self) -> None:
         """All that comes is held: go through what is finite, so that each has its fate, and stop the endless."""
         if not self._source.finite:
             self.stop()
 
+    def abort(self) -> None:
+        """Wait no longer for the iterable to close."""
+        self._all.cancel()
+
     def _room(self) -> int:
         return AHEAD - (self._taken - self._delivered)
 
     async def run(self) -> None:
         """Pull until the end, a stop or an error of the iterable."""
-        try:
-            with self._scope:
-                await self._pull_all()
-        except Exception as error:  # noqa: BLE001  (the iterable's own; the surface raises it)
-            self.error = error
-            self._run.stop("stopped by an error of its iterable")
-        finally:
-            self._hold_rest()
-            with anyio.CancelScope(shield=True):
+        # Shielded: who cancels the caller reaches this by way of `stop`, once it is known what becomes of the rest.
+        with self._all:
+            try:
+                try:
+                    with self._pulling:
+                        await self._pull_all()
+                except Exception as error:  # noqa: BLE001  (the iterable's own; the surface raises it)
+                    self._failed(error)
+                except anyio.get_cancelled_exc_class() as error:
+                    # Not by us: the iterable awaited something that somebody had cancelled.
+                    if not self._stopped:
+                        self._failed(error)
                 await self._close()
-            self.ended = True
-            self._run.check_done()
+            finally:
+                self.finish()
+
+    def _failed(self, error: BaseException) -> None:
+        self.error = error
+        self._run.stop("stopped by an error of its iterable")
 
     async def _pull_all(self) -> None:
         while not self._stopped:
@@ -100,19 +112,26 @@ class Intake:
             self._room_wanted = None
         return self._room()
 
-    def _hold_rest(self) -> None:
-        """What was pulled and came no further than here."""
-        entries = self._admitting + self._entries(self._source.rest())
-        stopped = HeldError("the batch was stopped before the message was sent", code="Stopped")
-        for entry in entries:
-            if not entry.settled:
-                self._run.hold(entry, stopped)
-
     async def _close(self) -> None:
         try:
             await self._source.aclose()
         except Exception as error:  # noqa: BLE001  (the iterable's own)
             self.error = self.error or error
+        except anyio.get_cancelled_exc_class() as error:
+            if self._all.cancel_called:
+                raise
+            self.error = self.error or error
+
+    def finish(self) -> None:
+        """What was pulled and came no further than here is held, and nothing more is taken in."""
+        entries = self._admitting + self._entries(self._source.rest())
+        self._admitting = []
+        reason = self._run.failure or HeldError("the batch was stopped before the message was sent", code="Stopped")
+        for entry in entries:
+            if not entry.settled:
+                self._run.hold(entry, reason)
+        self.ended = True
+        self._run.check_done()
 
     def _entries(self, items: Sequence[object]) -> list[Entry]:
         now = self._run.parts.clock.monotonic()
@@ -141,11 +160,15 @@ class Intake:
                 self._run.add(entry)
 
     def _prepare(self, entry: Entry) -> None:
-        prepared = prepare(self._run.parts, entry.message)
+        try:
+            prepared = prepare(self._run.parts, entry.message)
+        except Exception as error:  # noqa: BLE001  (a validator of the caller's own; one row, not the batch)
+            prepared = (Problem("message", f"could not be checked: {type(error).__name__}"),)
         if isinstance(prepared, tuple):
             self._run.settle(entry, Status.INVALID, error=InvalidMessageError(problems=prepared))
             return
         entry.request = prepared
+        entry.suppressed = ()
         entry.weight = len(prepared.to) + len(prepared.cc) + len(prepared.bcc)
         priority = entry.message.priority
         entry.lane = self._priority if priority is None else priority
@@ -154,7 +177,7 @@ class Intake:
         """Take out who must not be written to; one look-up for all of *entries*."""
         emails = [address.email for entry in entries if entry.request for address in entry.request.recipients]
         try:
-            found = await self._run.parts.suppression.lookup(emails) if emails else {}
+            found = frozenset(await self._run.parts.suppression.lookup(emails)) if emails else ()
         except Exception as error:  # noqa: BLE001  (a store of the caller's own)
             # Without the list nobody may be written to: a mail to somebody who complained cannot be taken back.
             failed = HeldError("the suppression store failed", code="SuppressionStoreFailed", scope=Scope.ACCOUNT)
@@ -163,13 +186,11 @@ class Intake:
             return
         if found:
             for entry in entries:
-                self._leave_out(entry, found.keys())
+                self._leave_out(entry, found)
 
     def _leave_out(self, entry: Entry, suppressed: Collection[str]) -> None:
-        request = entry.request
-        if request is None:
-            return
-        entry.request, entry.suppressed = without_suppressed(request, suppressed)
+        assert entry.request is not None  # noqa: S101  (it was prepared)
+        entry.request, entry.suppressed = without_suppressed(entry.request, suppressed)
         entry.weight = len(entry.request.recipients)
         if entry.weight == 0:
             self._run.settle(entry, Status.SUPPRESSED, error=SuppressedError())
@@ -177,7 +198,7 @@ class Intake:
     async def _guard(self, entry: Entry) -> None:
         """Ask the guards one after the other; each sees what the one before made of the message."""
         for guard in self._run.parts.guards:
-            if entry.settled:
+            if entry.settled or self._run.leaving:
                 return
             decision = await self._ask(guard, entry.message)
             if isinstance(decision, Replace):
@@ -192,7 +213,11 @@ class Intake:
                 self._run.settle(entry, Status.FAILED, error=GuardError(decision.reason))
 
     async def _ask(self, guard: Guard, message: Message) -> GuardDecision:
+        """What *guard* says; where that is not known, no."""
         try:
-            return await guard.check(message)
-        except Exception as error:  # noqa: BLE001  (a guard of the caller's own; what it would have said is unknown)
+            decision: object = await guard.check(message)
+        except Exception as error:  # noqa: BLE001  (a guard of the caller's own)
             return Drop(f"a guard of type {type(guard).__name__} raised {type(error).__name__}")
+        if isinstance(decision, Allow | Replace | Hold | Drop):
+            return decision
+        return Drop(f"a guard of type {type(guard).__name__} answered with a {type(decision).__name__}")

@@ -13,13 +13,12 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import anyio
-import attrs
 
-from .._messages import Priority
-from ..exceptions import HeldError, Scope, SendError
 from ..typing import Demand, Slot
+from ._errors import limiter_error
 
 if TYPE_CHECKING:
+    from .._messages import Priority
     from ._entry import Entry
     from ._parts import Parts
     from ._run import Run
@@ -43,6 +42,7 @@ class Lanes:
         self._nap: anyio.CancelScope | None = None
         self._slot: Slot | None = None
         self._due = 0.0
+        self._lapsed = False
         self.in_flight = 0
 
     def next_sequence(self) -> int:
@@ -58,7 +58,7 @@ class Lanes:
         if self._leader is None and self.has_work():
             run = self._tickets[0][3]
             self._leader = run
-            run.lead()
+            run.workers.set_to(None)
 
     def has_work(self) -> bool:
         """Whether an entry waits that may be sent as soon as there is a slot."""
@@ -73,6 +73,7 @@ class Lanes:
             if entry is not None:
                 return entry
             heapq.heappop(tickets)
+            run.renew_ticket(lane)
         return None
 
     def _take(self) -> Entry | None:
@@ -91,6 +92,12 @@ class Lanes:
             return True
         return False
 
+    def resign(self, run: Run) -> None:
+        """The worker that was to lead on behalf of *run* is gone."""
+        if self._leader is run:
+            self._leader = None
+            self.wake()
+
     def interrupt(self, run: Run) -> None:
         """*run* stops: when it leads, its leader must look up."""
         if self._leader is run and self._nap is not None:
@@ -104,52 +111,55 @@ class Lanes:
         """
         try:
             while not run.leaving and self.has_work():
-                entry = await self._next_due()
+                entry = await self._next_due(run)
                 if entry is None:
                     continue
                 if entry.run is run:
                     return entry
-                entry.run.start(entry)
-            if self._slot is not None and not self.has_work():
-                await self._give_back()
+                entry.run.workers.set_to(entry)
             return None
         finally:
             self._leader = None
             self.wake()
+            if self._slot is not None and self._leader is None:
+                await self._give_back()
 
-    async def _next_due(self) -> Entry | None:
+    async def _next_due(self, run: Run) -> Entry | None:
         """The entry that takes the next slot, once that is due; None to look again."""
-        if self._slot is None and not await self._reserve():
-            return None
         slot = self._slot
-        if slot is not None and slot.delay > 0 and not await self._due_now():
+        if slot is None:
+            slot = await self._reserve()
+            if slot is None or run.leaving:
+                return None
+        if slot.delay > 0 and not await self._due_now():
             return None
         entry = self._take()
         if entry is None:
             await self._give_back()
-        elif slot is not None:
-            self._slot = None
-            if entry.weight != slot.recipients and not await self._settle_weight(slot, entry):
-                return None
+            return None
+        self._slot = None
+        self._lapsed = False
+        if entry.weight != slot.recipients and not await self._settle_weight(slot, entry):
+            return None
         return entry
 
-    async def _reserve(self) -> bool:
-        """Get a slot for the best entry; False when that failed, which its run has then been told."""
+    async def _reserve(self) -> Slot | None:
+        """Get a slot for the best entry; None when that failed, which its run has then been told."""
         best = self._best()
-        if best is None:
-            return False
+        assert best is not None  # noqa: S101  (there is work)
         try:
             slot = await self._limiter.reserve(Demand(best.weight, best.weight, best.lane))
         except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
-            best.run.fail(_limiter_error(error))
-            return False
+            self._refused(best, error)
+            return None
         self._slot = slot
         self._due = self._clock.monotonic() + slot.delay
-        return True
+        return slot
 
     async def _due_now(self) -> bool:
         """Sleep until the slot is due; False when it was interrupted or is too late to be used."""
-        with anyio.CancelScope() as self._nap:
+        with anyio.CancelScope() as nap:
+            self._nap = nap
             try:
                 delay = self._due - self._clock.monotonic()
                 if delay > 0:
@@ -157,29 +167,46 @@ class Lanes:
             finally:
                 self._nap = None
         late = self._clock.monotonic() - self._due
-        if late < 0:
+        if late > LATE and not self._lapsed:
+            # Only one in a row: where everything is late, nothing would ever go.
+            self._lapsed = True
+            await self._give_back()
             return False
-        if late > LATE:
-            self._slot = None
-            return False
-        return True
+        return late >= 0
 
     async def _settle_weight(self, slot: Slot, entry: Entry) -> bool:
         """Charge or refund the difference between what the slot carries and what goes; False when it cannot go."""
         extra = entry.weight - slot.recipients
+        if extra < 0:
+            await self._parts.release(Slot(slot.delay, -extra, slot.token))
+            return True
         try:
-            if extra < 0:
-                await self._parts.release(attrs.evolve(slot, recipients=-extra))
-            else:
-                await self._limiter.reserve(Demand(extra, extra, entry.lane))
+            charged = await self._limiter.reserve(Demand(extra, extra, entry.lane))
         except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
-            entry.run.put_back(entry)
-            entry.run.fail(_limiter_error(error))
+            self._put_back(slot, entry)
+            self._refused(entry, error)
             return False
         except BaseException:
-            entry.run.put_back(entry)
+            self._put_back(slot, entry)
             raise
+        if entry.run.leaving:
+            # It was stopped meanwhile, and has not left yet.
+            self._put_back(slot, entry)
+            await self._parts.release(charged)
+            return False
         return True
+
+    def _put_back(self, slot: Slot, entry: Entry) -> None:
+        """As if neither had been taken: the slot is due, and good for whoever is the best now."""
+        self._slot = slot
+        entry.run.put_back(entry)
+
+    def _refused(self, entry: Entry, error: Exception) -> None:
+        """The limiter gave no slot for *entry*, and so it will be for the rest."""
+        refusal = limiter_error(error)
+        if not entry.settled:
+            entry.run.hold(entry, refusal)
+        entry.run.fail(refusal)
 
     async def aclose(self) -> None:
         """The last run has ended: nobody will use a slot that is still held."""
@@ -189,12 +216,3 @@ class Lanes:
         slot, self._slot = self._slot, None
         if slot is not None:
             await self._parts.release(slot)
-
-
-def _limiter_error(error: Exception) -> SendError:
-    """What a run stops with when its limiter cannot give a slot."""
-    if isinstance(error, SendError):
-        return error
-    return HeldError(
-        "the rate limiter failed", code="LimiterFailed", scope=Scope.ACCOUNT, cause_type=type(error).__name__
-    )

@@ -16,6 +16,16 @@ def this_loop() -> Hashable:
     return native  # type: ignore[no-any-return]
 
 
+def killed() -> bool:
+    """Whether the current task was cancelled by name, past all cancel scopes. Only asyncio knows such a thing."""
+    if not hasattr(current_token().native_token, "call_soon_threadsafe"):
+        return False
+    import asyncio  # only where it runs already
+
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0
+
+
 def soon_in_this_loop(callback: Callable[[], object]) -> Callable[[], None]:
     """A function that has *callback* called in the running loop, from any thread and without waiting."""
     native: Any = current_token().native_token

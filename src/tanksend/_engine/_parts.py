@@ -36,6 +36,9 @@ log = logging.getLogger("tanksend")
 MAX_PARALLEL = 256
 """Requests on the wire at once when the caller sets no limit."""
 
+RELEASE_SECONDS = 5.0
+"""How long a limiter may take to get a slot back while everybody else leaves."""
+
 
 @attrs.frozen(kw_only=True)
 class Parts:
@@ -65,7 +68,7 @@ class Parts:
     async def release(self, slot: Slot) -> None:
         """Give *slot* back; what goes wrong there is the limiter's own."""
         try:
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(RELEASE_SECONDS, shield=True):
                 await self.limiter.release(slot)
         except Exception as error:  # noqa: BLE001  (it must not cost a fate)
             log.warning("the limiter's release raised %s", type(error).__name__)

@@ -82,9 +82,7 @@ def _tags(parts: Parts, message: Message) -> Mapping[str, str]:
     return {**parts.tags, **message.tags, **key_tag(message.key)}
 
 
-def without_suppressed(
-    request: SendRequest, suppressed: Collection[str]
-) -> tuple[SendRequest, tuple[Address, ...]]:
+def without_suppressed(request: SendRequest, suppressed: Collection[str]) -> tuple[SendRequest, tuple[Address, ...]]:
     """The request without those whose email is in *suppressed*, and who they are."""
     out = tuple(address for address in request.recipients if address.email in suppressed)
     if not out:

@@ -4,46 +4,38 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from .._messages import Priority
 from .._report import SendReport
-from .._results import SendResult, Status
+from .._results import Receipt, SendResult, Status
 from ..exceptions import HeldError, OutcomeUnknownError, Scope, SendError, ThrottlingError
 from ..typing import Attempt, EventKind, Retry, SendEvent, Signal
+from ._errors import copy_of, first_of, held_by
 from ._intake import Intake
+from ._loops import killed
+from ._parts import log
 from ._timers import Timers
+from ._workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anyio.abc import TaskGroup
 
-    from .._results import Receipt
     from ..exceptions import Origin
     from ._entry import Entry
-    from ._intake import Source
     from ._lanes import Lanes
     from ._parts import Parts
+    from ._sources import Source
 
 LANES = tuple(Priority)
 GRACE_SECONDS = 5.0
 """How long requests on the wire may go on after a stop."""
-
-
-class Worker:
-    """A worker with nothing to do, and what it is woken for."""
-
-    __slots__ = ("dismissed", "entry", "event")
-
-    def __init__(self) -> None:
-        self.event = anyio.Event()
-        self.entry: Entry | None = None
-        """What it is to work on; None to lead."""
-        self.dismissed = False
+MANY_DEADLINES = 2_000
+"""When to forget the settled among those whose deadline is watched; so many never wait at once."""
 
 
 class Run:
@@ -72,6 +64,7 @@ class Run:
         self.done = anyio.Event()
         self._tasks: TaskGroup = anyio.create_task_group()
         self.timers = Timers(parts.clock, self._tasks)
+        self.workers = Workers(self, self._tasks)
         self.intake = Intake(self, source, priority, give_up_after)
         self._started_at = parts.clock.monotonic()
         self._window = 1
@@ -79,17 +72,18 @@ class Run:
         self._ready: tuple[list[tuple[int, Entry]], ...] = tuple([] for _ in LANES)
         self._ticketed: list[int | None] = [None for _ in LANES]
         self._waiting: set[Entry] = set()
-        self._idle: list[Worker] = []
-        self._scopes: set[anyio.CancelScope] = set()
+        self._deadlines: deque[Entry] = deque()
+        self._expiry_set = False
         self._failed_origins: dict[tuple[Origin, str], SendError] = {}
-        self._failure: SendError | None = None
+        self.failure: SendError | None = None
+        """What all that still waits is held with, once the run is stopped."""
         self._results: deque[SendResult] = deque()
         self._results_wanted: anyio.Event | None = None
-        self._numbers = count()
+        self._handed_out = 0
 
-    # --- for the surface ------------------------------------------------------------------------------------------------
+    # --- for the surface ----------------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Run:
+    async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         self._tasks.start_soon(self.intake.run)
         return self
@@ -97,34 +91,55 @@ class Run:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if not self.done.is_set():
             self.stop("stopped")
+        elif self.workers:
+            self._begin_grace()
+        crash: BaseException | None = None
         try:
-            with anyio.CancelScope(shield=True):
-                await self.done.wait()
-        finally:
-            self.timers.close()
+            # The tasks end by themselves: there is nothing to cancel, and no error of the caller's to be grouped.
             await self._tasks.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:
+            crash = first_of(group)
+        except anyio.get_cancelled_exc_class():
+            if error is None or isinstance(error, anyio.get_cancelled_exc_class()):
+                raise
+        finally:
+            self._bury()
+        if crash is not None:
+            raise crash
+
+    def _bury(self) -> None:
+        """No task is left. Where some were killed, or never began, what they had in hand still needs a fate."""
+        self.workers.bury()
+        if not self.done.is_set():
+            self.intake.finish()
 
     async def take_results(self) -> Sequence[SendResult]:
-        """What has ended since the last call, at least one; empty when everything has."""
+        """
+        What has ended since the last call, at least one; empty when everything has.
+
+        The results of the last call count as used up by now, and make room for intake.
+        """
+        self.intake.delivered(self._handed_out)
+        self._handed_out = 0
         await self._result_event()
         taken = tuple(self._results)
         self._results.clear()
-        self.intake.delivered(len(taken))
+        self._handed_out = len(taken)
         return taken
 
     async def take_result(self) -> SendResult | None:
         """The next that has ended; None when everything has."""
-        if not self._results:
-            await self._result_event()
-            if not self._results:
+        while not self._results:
+            if self.done.is_set():
                 return None
+            await self._result_event()
         self.intake.delivered(1)
         return self._results.popleft()
 
     async def _result_event(self) -> None:
         while not self._results and not self.done.is_set():
-            self._results_wanted = anyio.Event()
-            await self._results_wanted.wait()
+            wanted = self._results_wanted = self._results_wanted or anyio.Event()
+            await wanted.wait()
 
     def stop(self, why: str) -> None:
         """
@@ -133,56 +148,69 @@ class Run:
         The waiting are held at once. Safe to call again.
         """
         self.intake.stop()
+        self._begin_grace()
         self._leave(HeldError("the batch was stopped before the message was sent", code="Stopped"), why)
-        if self._in_flight:
-            self.timers.at(self.parts.clock.monotonic() + GRACE_SECONDS, self._end_grace)
 
     def fail(self, error: SendError) -> None:
         """*error* concerns the whole account: hold the rest, and let what is on the wire end by itself."""
         self.intake.refuse()
-        self._leave(_held(error), f"stopped: {error.message}")
+        self._leave(held_by(error), f"stopped: {error.message}")
 
     def _leave(self, error: SendError, why: str) -> None:
         """Send nothing more; *error* is what the waiting are held with."""
-        if self._failure is None:
-            self._failure = error
+        if self.failure is None:
+            self.failure = error
             self.report.note = why
         self.leaving = True
         for entry in tuple(self._waiting):
-            self.hold(entry, self._failure)
+            self.hold(entry, self.failure)
+        self.workers.dismiss_idle()
         self.lanes.interrupt(self)
         self.check_done()
 
-    def _end_grace(self) -> None:
-        for scope in self._scopes:
-            scope.cancel()
+    def _begin_grace(self) -> None:
+        self.timers.at(self.parts.clock.monotonic() + GRACE_SECONDS, self._end_grace)
 
-    # --- waiting entries ------------------------------------------------------------------------------------------------
+    def _end_grace(self) -> None:
+        """Whatever still goes on is cut off."""
+        if self.failure is None:
+            self.stop("stopped")
+        self.workers.cut()
+        self.intake.abort()
+        self.timers.close()
+
+    # --- waiting entries ----------------------------------------------------------------------------------------------
 
     def add(self, entry: Entry) -> None:
         """An entry fresh from intake begins to wait."""
-        self._waiting.add(entry)
-        if self._failure is not None:
-            self.hold(entry, self._failure)
-            return
-        if entry.deadline is not None:
-            self.timers.at(entry.deadline, lambda: self._expire(entry))
-        self._make_ready(entry)
+        self._wait(entry)
+        if entry.deadline is not None and not entry.settled:
+            self._watch(entry, entry.deadline)
+
+    def _wait(self, entry: Entry) -> None:
+        """*entry* is ready for a slot, unless it is too late for that."""
+        if self.failure is not None:
+            self.hold(entry, self.failure)
+        elif entry.deadline is not None and entry.deadline <= self.parts.clock.monotonic():
+            self.hold(entry, self._too_late(entry))
+        else:
+            self._waiting.add(entry)
+            self._make_ready(entry)
 
     def _make_ready(self, entry: Entry) -> None:
         if entry.settled:
             return
         heapq.heappush(self._ready[entry.lane], (entry.sequence, entry))
-        self._renew_ticket(entry.lane)
+        self.renew_ticket(entry.lane)
         self.lanes.wake()
 
     def _renew_tickets(self) -> None:
         """There is room again: compete in each lane."""
         for lane in LANES:
             if self._ready[lane] and self._ticketed[lane] is None:
-                self._renew_ticket(lane)
+                self.renew_ticket(lane)
 
-    def _renew_ticket(self, lane: Priority) -> None:
+    def renew_ticket(self, lane: Priority) -> None:
         """See that the lanes know the oldest entry of *lane*, when it may be sent."""
         ready = self._ready[lane]
         while ready and ready[0][1].settled:
@@ -201,7 +229,6 @@ class Run:
         if self._in_flight < self._window and not entry.settled and not self._hold_failed(entry):
             return entry
         self._ticketed[lane] = None
-        self._renew_ticket(lane)
         return None
 
     def _hold_failed(self, entry: Entry) -> bool:
@@ -220,66 +247,55 @@ class Run:
         self._waiting.discard(entry)
         self._in_flight += 1
         entry.waited += self.parts.clock.monotonic() - entry.since
-        self._renew_ticket(entry.lane)
+        self.renew_ticket(entry.lane)
 
     def put_back(self, entry: Entry) -> None:
         """It could not go after all."""
         self._off_the_wire(entry)
-        self._waiting.add(entry)
-        self._make_ready(entry)
+        self._wait(entry)
+        self._renew_tickets()
 
     def _off_the_wire(self, entry: Entry) -> None:
         self._in_flight -= 1
         self.lanes.in_flight -= 1
         entry.since = self.parts.clock.monotonic()
 
-    def _expire(self, entry: Entry) -> None:
-        if entry in self._waiting:
-            self.hold(entry, self._too_late(entry))
+    def _watch(self, entry: Entry, deadline: float) -> None:
+        """See that *entry* does not wait beyond its deadline; deadlines come in order."""
+        if len(self._deadlines) >= MANY_DEADLINES:
+            self._deadlines = deque(entry for entry in self._deadlines if not entry.settled)
+        self._deadlines.append(entry)
+        if not self._expiry_set:
+            self._expiry_set = True
+            self.timers.at(deadline, self._expire)
 
-    # --- workers --------------------------------------------------------------------------------------------------------
+    def _expire(self) -> None:
+        """Hold what waits and has no time left, and come back for the next."""
+        now = self.parts.clock.monotonic()
+        deadlines = self._deadlines
+        while deadlines and (deadlines[0].settled or (deadlines[0].deadline or 0.0) <= now):
+            entry = deadlines.popleft()
+            if entry in self._waiting:
+                self.hold(entry, self._too_late(entry))
+        self._expiry_set = bool(deadlines)
+        if deadlines:
+            self.timers.at(deadlines[0].deadline or 0.0, self._expire)
 
-    def lead(self) -> None:
-        """An idle worker, or a new one, waits for the next slots."""
-        if self._idle:
-            self._idle.pop().event.set()
+    # --- attempts -----------------------------------------------------------------------------------------------------
+
+    def left(self, entry: Entry | None, *, led: bool) -> None:
+        """A worker is gone. What it was woken for and had not begun, an entry or the lead, is for another."""
+        if entry is not None:
+            self.put_back(entry)
+        if led:
+            self.lanes.resign(self)
         else:
-            self._tasks.start_soon(self._work, None)
+            self.lanes.wake()
+        if self.done.is_set() and not self.workers:
+            self.timers.close()
 
-    def start(self, entry: Entry) -> None:
-        """An idle worker, or a new one, makes the attempt for *entry*."""
-        if self._idle:
-            worker = self._idle.pop()
-            worker.entry = entry
-            worker.event.set()
-        else:
-            self._tasks.start_soon(self._work, entry)
-
-    async def _work(self, entry: Entry | None) -> None:
-        """The life of a worker, which begins with *entry* or as leader."""
-        # One scope for all of it: the run decides when what is on the wire ends, not who cancels the caller.
-        with anyio.CancelScope(shield=True) as scope:
-            self._scopes.add(scope)
-            try:
-                while True:
-                    if entry is None:
-                        entry = await self.lanes.lead(self)
-                    while entry is not None:
-                        await self._attempt(entry)
-                        entry = await self.lanes.lead(self) if self.lanes.try_lead(self) else None
-                    if self.done.is_set():
-                        return
-                    worker = Worker()
-                    self._idle.append(worker)
-                    await worker.event.wait()
-                    if worker.dismissed:
-                        return
-                    entry = worker.entry
-            finally:
-                self._scopes.discard(scope)
-
-    async def _attempt(self, entry: Entry) -> None:
-        """One request for *entry*, and what follows from it."""
+    async def attempt(self, entry: Entry, scope: anyio.CancelScope) -> None:
+        """One request for *entry*, and what follows from it; *scope* is the worker's."""
         request = entry.request
         assert request is not None  # noqa: S101  (intake made it)
         entry.attempts += 1
@@ -290,16 +306,29 @@ class Run:
             await self._failed(entry, error)
         except Exception as error:  # noqa: BLE001  (a transport that breaks its contract: anything may have happened)
             self._off_the_wire(entry)
-            await self._failed(entry, OutcomeUnknownError("the transport failed", cause_type=type(error).__name__))
-        except BaseException:
+            await self._failed(entry, self._unexplained(error))
+        except BaseException as error:
             self._off_the_wire(entry)
-            self._give_up(entry, OutcomeUnknownError("the batch was stopped while the request was on the wire"))
-            raise
+            cut = OutcomeUnknownError("the batch was stopped while the request was on the wire")
+            cut.attempts = entry.attempts
+            self._give_up(entry, cut)
+            if not _foreign(error, scope):
+                raise
+            self._renew_tickets()
         else:
             self._off_the_wire(entry)
+            if not isinstance(receipt, Receipt):
+                await self._failed(entry, self._unexplained(receipt))
+                return
             self._grow()
             self.settle(entry, Status.SENT, receipt=receipt)
             await self.parts.feedback(Signal(entry.weight))
+
+    def _unexplained(self, outcome: object) -> SendError:
+        """The error for a transport that neither returned a receipt nor raised a `SendError`."""
+        kind = type(outcome).__name__
+        log.warning("a transport of type %s broke its contract with a %s", type(self.parts.transport).__name__, kind)
+        return OutcomeUnknownError("the transport failed", cause_type=kind)
 
     def _grow(self) -> None:
         """A good answer: one more request at a time, which doubles them each round."""
@@ -308,6 +337,9 @@ class Run:
         self._renew_tickets()
 
     async def _failed(self, entry: Entry, error: SendError) -> None:
+        if error.attempts:
+            # It was raised before, for another message or an earlier attempt.
+            error = copy_of(error)
         error.attempts = entry.attempts
         entry.error = error
         if isinstance(error, ThrottlingError):
@@ -340,9 +372,9 @@ class Run:
         if error.scope is Scope.ACCOUNT:
             self.fail(error)
         elif error.scope is Scope.ORIGIN and (origin := entry.origin(error)) is not None:
-            self._failed_origins.setdefault(origin, _held(error))
+            self._failed_origins.setdefault(origin, held_by(error))
 
-    # --- fates ----------------------------------------------------------------------------------------------------------
+    # --- fates --------------------------------------------------------------------------------------------------------
 
     def _give_up(self, entry: Entry, error: SendError) -> None:
         """Settle *entry*, whose last attempt ended in *error*."""
@@ -373,6 +405,7 @@ class Run:
     def hold(self, entry: Entry, error: SendError) -> None:
         """Settle an entry that waits."""
         self._waiting.discard(entry)
+        entry.waited += self.parts.clock.monotonic() - entry.since
         if entry.unknown is not None:
             self.settle(entry, Status.UNKNOWN, error=entry.unknown)
         else:
@@ -394,20 +427,23 @@ class Run:
             entry.attempts,
             request.recipients if request is not None else (),
             entry.suppressed,
-            entry.waited if entry.attempts else now - entry.taken_at,
+            entry.waited,
             now - entry.taken_at,
         )
         self.report.add(result)
         self.report.duration = now - self._started_at
+        self._results.append(result)
+        self._wake_consumer()
+        self.intake.settled += 1
         if self.parts.observers:
             self.parts.tell(SendEvent(EventKind.RESULT, entry.index, error, entry.attempts, result))
-        self._results.append(result)
+        if self.intake.ended:
+            self.check_done()
+
+    def _wake_consumer(self) -> None:
         if self._results_wanted is not None:
             self._results_wanted.set()
             self._results_wanted = None
-        self.intake.settled += 1
-        if self.intake.ended:
-            self.check_done()
 
     def check_done(self) -> None:
         """When everything taken in has its fate and nothing more comes, the run is over."""
@@ -415,25 +451,13 @@ class Run:
             return
         self.leaving = True
         self.done.set()
-        self.timers.close()
+        self.workers.dismiss_idle()
         self.lanes.interrupt(self)
-        for worker in self._idle:
-            worker.dismissed = True
-            worker.event.set()
-        self._idle.clear()
-        if self._results_wanted is not None:
-            self._results_wanted.set()
+        if not self.workers:
+            self.timers.close()
+        self._wake_consumer()
 
 
-def _held(error: SendError) -> SendError:
-    """The error of a message that was never sent because of somebody else's *error*."""
-    if isinstance(error, HeldError):
-        return error
-    return HeldError(
-        f"held back, because another message met this: {error.message}",
-        code=error.code,
-        scope=error.scope,
-        origin=error.origin,
-        remedy=error.remedy,
-        resume_at=error.resume_at,
-    )
+def _foreign(error: BaseException, scope: anyio.CancelScope) -> bool:
+    """Whether *error* is a cancellation that is none of this run's: the transport awaited something cancelled."""
+    return isinstance(error, anyio.get_cancelled_exc_class()) and not scope.cancel_called and not killed()

@@ -71,13 +71,23 @@ class AsyncSource:
     finite = False
 
     def __init__(self, items: AsyncIterable[object]) -> None:
-        self._iterator: AsyncIterator[object] = aiter(items)
+        self._iterable = items
+        self._iterator: AsyncIterator[object] | None = None
+        self._until_yield = CHUNK
 
     async def pull(self, limit: int) -> Sequence[object] | None:
         del limit
-        async for item in self._iterator:
-            return (item,)
-        return None
+        self._until_yield -= 1
+        if not self._until_yield:
+            # An iterable that never waits would keep the loop to itself.
+            self._until_yield = CHUNK
+            await checkpoint()
+        if self._iterator is None:
+            self._iterator = aiter(self._iterable)
+        try:
+            return (await anext(self._iterator),)
+        except StopAsyncIteration:
+            return None
 
     def rest(self) -> Sequence[object]:
         return ()
@@ -92,8 +102,11 @@ class Feed:
     """
     A bounded buffer between a thread that pulls an iterable and the loop that sends.
 
-    `put` and `end` are for the thread, `pull` and `aclose` for the loop. *on_room* is called, from the loop's thread,
-    whenever `put` would not block any more.
+    `full`, `wait_for_room`, `put` and `end` are for the thread, which makes sure of room before it pulls: an item in
+    its hand would else have been handed in and be known to nobody. `pull`, `rest` and `aclose` are for the loop.
+    *on_room* is called, from the loop's thread, whenever there is room again.
+
+    An item that comes after `aclose` is not taken in. It cannot be: its ``next()`` may have been blocked for hours.
     """
 
     finite = False
@@ -108,10 +121,8 @@ class Feed:
         self.closed = False
 
     def put(self, item: object) -> bool:
-        """Hand *item* over; waits while the buffer is full. False when nobody wants it any more."""
+        """Hand *item* over; False when nobody wants it any more. Never waits."""
         with self._changed:
-            while len(self._items) >= BUFFER and not self.closed:
-                self._changed.wait()
             if self.closed:
                 return False
             self._items.append(item)
@@ -119,9 +130,16 @@ class Feed:
             return True
 
     def full(self) -> bool:
-        """Whether `put` would block."""
+        """Whether to wait before the next item is pulled."""
         with self._changed:
             return len(self._items) >= BUFFER
+
+    def wait_for_room(self) -> bool:
+        """Wait until there is room for an item; False when nobody wants one any more."""
+        with self._changed:
+            while len(self._items) >= BUFFER and not self.closed:
+                self._changed.wait()
+            return not self.closed
 
     def end(self, error: BaseException | None = None) -> None:
         """No more comes; *error* is what the iterable raised."""
@@ -186,9 +204,12 @@ class ThreadSource(Feed):
         try:
             iterator = iter(self._iterable)
             try:
-                for item in iterator:
-                    if not self.put(item):
-                        return
+                while self.wait_for_room():
+                    try:
+                        item = next(iterator)
+                    except StopIteration:
+                        break
+                    self.put(item)
             finally:
                 close = getattr(iterator, "close", None)
                 if close is not None:

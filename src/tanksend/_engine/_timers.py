@@ -51,16 +51,19 @@ class Timers:
     async def _run(self) -> None:
         # Shielded: after a cancellation there are still fates to settle, and the run closes this when they are.
         with anyio.CancelScope(shield=True):
-            while self._heap and not self._closed:
-                delay = self._heap[0][0] - self._clock.monotonic()
-                if delay > 0:
-                    await self._sleep(delay)
-                else:
-                    heapq.heappop(self._heap)[2]()
-            self._running = False
+            try:
+                while self._heap and not self._closed:
+                    delay = self._heap[0][0] - self._clock.monotonic()
+                    if delay > 0:
+                        await self._sleep(delay)
+                    else:
+                        heapq.heappop(self._heap)[2]()
+            finally:
+                self._running = False
 
     async def _sleep(self, delay: float) -> None:
-        with anyio.CancelScope() as self._nap:
+        with anyio.CancelScope() as nap:
+            self._nap = nap
             try:
                 await self._clock.sleep(delay)
             finally:

@@ -1,0 +1,49 @@
+"""What the engine makes of errors: whose they are, and what others are told of them."""
+
+from __future__ import annotations
+
+import copy
+
+from ..exceptions import HeldError, Scope, SendError
+
+
+def copy_of(error: SendError) -> SendError:
+    """*error* for one more message: one object may be raised for many, and each has its own attempts and result."""
+    try:
+        own = copy.copy(error)
+    except Exception:  # noqa: BLE001  (a subclass of the caller's own that cannot be copied)
+        return error
+    own.__cause__, own.__context__ = error.__cause__, error.__context__
+    own.__suppress_context__ = error.__suppress_context__
+    return own.with_traceback(error.__traceback__)
+
+
+def held_by(error: SendError) -> SendError:
+    """The error of a message that was never sent because of somebody else's *error*."""
+    if isinstance(error, HeldError):
+        return error
+    return HeldError(
+        f"held back, because another message met this: {error.message}",
+        code=error.code,
+        scope=error.scope,
+        origin=error.origin,
+        remedy=error.remedy,
+        resume_at=error.resume_at,
+    )
+
+
+def limiter_error(error: Exception) -> SendError:
+    """What a run stops with when its limiter cannot give a slot."""
+    if isinstance(error, SendError):
+        return error
+    return HeldError(
+        "the rate limiter failed", code="LimiterFailed", scope=Scope.ACCOUNT, cause_type=type(error).__name__
+    )
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error behind *group*: what a part raised that nobody may catch, such as KeyboardInterrupt."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

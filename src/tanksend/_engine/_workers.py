@@ -1,0 +1,98 @@
+"""The tasks of a run that make its attempts, and wait for slots in turns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from ._entry import Entry
+    from ._run import Run
+
+
+class Worker:
+    """A task, and what it was woken for and has not begun yet."""
+
+    __slots__ = ("dismissed", "entry", "event", "leads", "scope")
+
+    def __init__(self, entry: Entry | None) -> None:
+        # One scope for all of its life: the run decides when what is on the wire ends, not who cancels the caller.
+        self.scope = anyio.CancelScope(shield=True)
+        self.event = anyio.Event()
+        self.entry = entry
+        self.leads = entry is None
+        self.dismissed = False
+
+
+class Workers:
+    """As many as there are requests on the wire at once, and one that leads; no more are started than were needed."""
+
+    def __init__(self, run: Run, tasks: TaskGroup) -> None:
+        self._run = run
+        self._tasks = tasks
+        self._all: set[Worker] = set()
+        self._idle: list[Worker] = []
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._all)
+
+    def set_to(self, entry: Entry | None) -> None:
+        """An idle worker, or a new one, makes the attempt for *entry*; with None it waits for the next slots."""
+        if self._idle:
+            worker = self._idle.pop()
+            worker.entry = entry
+            worker.leads = entry is None
+            worker.event.set()
+        else:
+            worker = Worker(entry)
+            self._all.add(worker)
+            self._tasks.start_soon(self._work, worker)
+
+    def dismiss_idle(self) -> None:
+        """The run leaves: nobody will be woken for anything else."""
+        for worker in self._idle:
+            worker.dismissed = True
+            worker.event.set()
+        self._idle.clear()
+
+    def cut(self) -> None:
+        """End what is on the wire."""
+        for worker in self._all:
+            worker.scope.cancel()
+
+    def bury(self) -> None:
+        """No task is left. Where some were killed before they began, what they had in hand goes back."""
+        for worker in tuple(self._all):
+            self._gone(worker)
+
+    async def _work(self, worker: Worker) -> None:
+        """The life of a worker, which begins with an entry or as leader."""
+        run, lanes = self._run, self._run.lanes
+        with worker.scope:
+            try:
+                while not worker.dismissed:
+                    entry, worker.entry = worker.entry, None
+                    if entry is None:
+                        worker.leads = False
+                        entry = await lanes.lead(run)
+                    while entry is not None:
+                        await run.attempt(entry, worker.scope)
+                        entry = await lanes.lead(run) if lanes.try_lead(run) else None
+                    if run.leaving:
+                        return
+                    worker.event = anyio.Event()
+                    self._idle.append(worker)
+                    await worker.event.wait()
+            finally:
+                self._gone(worker)
+
+    def _gone(self, worker: Worker) -> None:
+        """*worker* has ended, or never began."""
+        self._all.discard(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self._run.left(worker.entry, led=worker.leads)
