@@ -39,8 +39,10 @@ __all__ = [
     "Guard",
     "GuardDecision",
     "Hold",
+    "LearnsAccount",
     "Ledger",
     "LedgerEntry",
+    "LimiterFigures",
     "Observer",
     "RateLimiter",
     "Replace",
@@ -193,11 +195,14 @@ class Demand:
         recipients: To + Cc + Bcc of the request. SES counts recipients, not messages.
         at_least: The fewest that are of use; a single message cannot be split, so there it equals *recipients*.
         priority: The lane.
+        uncounted: How many of *recipients* do not count against the daily quota: those at SES's mailbox simulator
+            (``@simulator.amazonses.com``). The rate counts them like all others.
     """
 
     recipients: int
     at_least: int = 1
     priority: Priority = Priority.BULK
+    uncounted: int = 0
 
 
 @attrs.frozen
@@ -224,10 +229,12 @@ class Signal:
     Attributes:
         recipients: How many it carried.
         error: None when SES accepted it; a `ThrottlingError` or `DailyQuotaExceededError` is what matters most.
+        uncounted: How many of *recipients* do not count against the daily quota, as in `Demand`.
     """
 
     recipients: int
     error: SendError | None = None
+    uncounted: int = 0
 
 
 class RateLimiter(Protocol):
@@ -259,6 +266,51 @@ class RateLimiter(Protocol):
     async def feedback(self, signal: Signal) -> None:
         """Learn how one request fared. Never raises."""
         ...
+
+
+@runtime_checkable
+class LearnsAccount(Protocol):
+    """A limiter that wants to know the account. The `Sender` hands it its transport, if that is an `AccountSource`."""
+
+    def learn_from(self, source: AccountSource) -> None:
+        """
+        Ask *source* about the account from now on, unless another one was given before. Does not ask yet.
+
+        Where the source has a method ``async account_key() -> str`` that names account, region and credentials
+        without telling them, limiters with the same key may share what they learn.
+        """
+        ...
+
+
+@attrs.frozen
+class LimiterFigures:
+    """
+    What a limiter knows of the account, for people and reports.
+
+    Attributes:
+        granted_rate: Recipients per second that the account may send; ``math.inf`` is unlimited.
+        rate: Recipients per second at which the limiter lets go now: less than that by a headroom, and much less while
+            others use the account.
+        daily_quota: Recipients per rolling 24 hours; ``math.inf`` is unlimited, None not known.
+        spent: Recipients counted in the last 24 hours, as far as the limiter knows.
+        throttles: Requests that SES has throttled, since the limiter came to be.
+        source: Where the figures come from: ``"GetAccount"``, or ``"fallback"`` while there is no answer.
+        read_at: Unix time in seconds of the last answer, or None.
+        production_access: False while the account is in the sandbox; None is not known.
+        sending_enabled: False while sending is paused; None is not known.
+        enforcement_status: ``HEALTHY``, ``PROBATION`` or ``SHUTDOWN``; None is not known.
+    """
+
+    granted_rate: float
+    rate: float
+    daily_quota: float | None
+    spent: float
+    throttles: int
+    source: str
+    read_at: float | None = None
+    production_access: bool | None = None
+    sending_enabled: bool | None = None
+    enforcement_status: str | None = None
 
 
 # --- retries ---------------------------------------------------------------------------------------------------------

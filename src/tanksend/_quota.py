@@ -1,0 +1,382 @@
+"""
+The account's two quotas, as arithmetic: how fast now, and how many still today.
+
+Two small state machines of plain numbers. Nothing here reads a clock, waits or draws lots; every method takes the time
+*now*, in seconds of any steady clock. `AccountLimiter` keeps them in memory under a lock; a limiter that shares them
+between processes keeps the same numbers elsewhere, and does the same arithmetic there.
+
+**`RateControl`** is even pacing (see `_pacing`): ``paid`` is the moment at which all that was granted is paid for, and
+whoever comes next is due then. Each recipient costs one interval, so a heavy message leaves a debt. Three things bend
+the interval.
+
+*Headroom.* The pace is ``headroom * rate``. It pays for jitter: two requests an interval apart arrive a little closer
+together now and then, and an account that counts strictly refuses one of them.
+
+*Refusals.* A throttle says that the account is full. What was refused is paid for once more (the account needs that
+time to drain), and then:
+
+- At full pace a refusal may be mere jitter. It is kept in mind (``suspect_at``); only another one, between `BURST`
+  and `SUSPICION` seconds later, is a sign that somebody else uses the account.
+- Then the pace is *cut*, at most once in `CUT_EVERY` seconds, since a burst of refusals tells one thing. The pace that
+  was refused becomes the ``ceiling``. Where a good share of the last second or so was refused (``taken`` and
+  ``refused``, which fade with `FADE`), the ceiling is what was taken instead.
+- From `DIP` of the ceiling the pace comes back along CUBIC's curve (RFC 9438, section 4): steeply at first, flat just
+  below the ceiling, which it reaches after `RECOVERY` seconds; then it probes, ``PROBE * rate * t**3`` above it. So it
+  stays close to what is free, asks for more rarely, and takes all of it within some 15 s when the other has gone. The
+  probe is the same for all who share an account, while the cut is in proportion: shares become equal.
+- It never falls below `floor_of` the rate: a trickle has to go on, to notice that the account is free again.
+
+*Strictness.* The documentation counts every sliding second; AWS has described a bucket that goes into debt. Even
+pacing is safe under both for single recipients. A message to 40 at 50/s is not: the strict second before it must have
+been nearly empty. Nobody says which kind an account is, so it is learned: when a message to several is throttled at
+full pace, the account counts as strict for `STRICT_FOR` seconds. Then `sent`, the grants of the last second, decide
+when a message fits, and where the demand says that fewer will do, as many are granted as fit at the earliest moment
+(so that a light message passes a heavy one).
+
+**`DailyWindow`** counts recipients in the rolling 24 hours: our own in buckets of `BUCKET` seconds, each with the
+moment at which it has surely left the window, and those of others, of which only the sum is known: what `GetAccount`
+says, less ours. What is new in that sum since the last reading was sent by now, so it has left the window 24 hours
+from now at the latest; what is missing from it was the oldest. Every rounding is to the safe side: a moment given by
+`DailyWindow.room_at` may be late by a bucket (or, for mail of others, by up to 24 hours: read again meanwhile), never
+early.
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from ._pacing import Grant
+
+BURST = 0.25
+"""Seconds within which refusals at full pace are one event."""
+SUSPICION = 3.0
+"""Seconds for which a refusal at full pace is kept in mind."""
+CUT_EVERY = 1.0
+"""Seconds between two cuts: the sliding second has to pass before the first can show."""
+DIP = 0.9
+"""Share of the ceiling that is left after a cut."""
+RECOVERY = 5.0
+"""Seconds from a cut back to the ceiling."""
+PROBE = 0.0004
+"""Share of the rate, per cubic second, by which the pace probes beyond the ceiling."""
+HEAVY_SHARE = 0.15
+"""Share of refusals from which the ceiling is what was taken, not what was tried."""
+HEAVY_COUNT = 3.0
+"""Refused recipients that it takes for that."""
+FADE = 1.0
+"""Seconds in which counts of taken and refused fade by a factor of e."""
+FORGET = 60.0
+"""Seconds after a cut at which a rate without limit counts as unlimited again."""
+STRICT_FOR = 900.0
+"""Seconds for which an account counts as strict after a heavy message was throttled."""
+SPAN = 1.0
+"""The window, in seconds, of a strict account."""
+GRAIN = 0.01
+"""Seconds of grants that are one entry of `RateControl.sent`, so that it stays short at any rate."""
+
+DAY = 86_400.0
+"""The window, in seconds, of the daily quota."""
+BUCKET = 60.0
+"""Seconds of our own sends that leave the daily window together."""
+
+
+def floor_of(rate: float) -> float:
+    """Recipients per second below which no refusal pushes the pace: a twentieth of *rate*, but 1 where that is less."""
+    return min(rate, max(rate / 20.0, 1.0)) if rate < math.inf else 1.0
+
+
+@attrs.define
+class RateControl:
+    """
+    When may the next request go?
+
+    *rate* is what the account is granted, in recipients per second (``math.inf``: no limit), and *headroom* the share
+    of it to use; both are arguments, because both can change at any time.
+
+    Attributes:
+        paid: When all that was granted is paid for.
+        ceiling: Where the pace was refused; ``math.inf`` is full pace.
+        cut_at: When that was.
+        suspect_at: When something was refused at full pace.
+        taken: Recipients taken lately.
+        refused: Recipients refused lately.
+        faded_at: When these two were last faded.
+        strict_until: Until when the account counts as strict.
+        sent: Grants of the last second as (moment, recipients), for a strict account.
+        serial: Number of the latest grant.
+        open: Recipients of the latest grant, while it may be given back; 0 afterwards.
+        price: Seconds that each of them cost.
+        fee: Seconds that the grant cost besides.
+    """
+
+    paid: float = -math.inf
+    ceiling: float = math.inf
+    cut_at: float = -math.inf
+    suspect_at: float = -math.inf
+    taken: float = 0.0
+    refused: float = 0.0
+    faded_at: float = -math.inf
+    strict_until: float = -math.inf
+    sent: list[tuple[float, int]] = attrs.field(factory=list)
+    serial: int = 0
+    open: int = 0
+    price: float = 0.0
+    fee: float = 0.0
+
+    # --- the pace ---
+
+    def pace(self, now: float, rate: float, headroom: float) -> float:
+        """Recipients per second at this moment."""
+        full = rate * headroom
+        if self.ceiling == math.inf:
+            return full
+        since = now - self.cut_at - RECOVERY
+        if since < 0:
+            pace = self.ceiling * (1.0 + (1.0 - DIP) * (since / RECOVERY) ** 3)
+        elif rate < math.inf:
+            pace = self.ceiling + PROBE * rate * since**3
+        else:
+            pace = self.ceiling * (1.0 + PROBE * since**3) if since < FORGET else math.inf
+        return min(full, max(floor_of(rate), pace))
+
+    def _is_full(self, now: float, rate: float, headroom: float) -> bool:
+        """Whether the pace is the full one; if it has come back to that, the ceiling is forgotten."""
+        # Just after a cut it may look full because the rate was lowered meanwhile; that is no recovery.
+        if now - self.cut_at >= RECOVERY and self.pace(now, rate, headroom) >= rate * headroom:
+            self.ceiling = math.inf
+        return self.ceiling == math.inf
+
+    # --- grants ---
+
+    def grant(self, now: float, recipients: int, at_least: int, rate: float, headroom: float) -> Grant:
+        """
+        Take the next slot for *recipients*, or on a strict account for as many as fit, but *at_least* so many.
+
+        `serial` names the grant, for `give_back`.
+        """
+        self._is_full(now, rate, headroom)
+        pace = self.pace(now, rate, headroom)
+        interval = 1.0 / pace  # 0.0 where there is no limit
+        due = max(now, self.paid)
+        if now < self.strict_until:
+            budget = pace / headroom
+            due, recipients = self._fit(due, recipients, at_least, budget, SPAN / headroom)
+            self.price, self.fee = 0.0, interval
+        else:
+            self.price, self.fee = interval, 0.0
+        self.paid = due + self.fee + recipients * self.price
+        self.serial += 1
+        self.open = recipients
+        self._note(due, recipients)
+        return Grant(due, self.paid, recipients)
+
+    def _fit(self, due: float, recipients: int, at_least: int, budget: float, span: float) -> tuple[float, int]:
+        """From *due* on, when do *at_least* fit into a strict window, and how many of *recipients* fit then?"""
+        used = sum(count for moment, count in self.sent if moment + span > due)
+        for moment, count in self.sent:
+            if used + at_least <= budget or used <= 0:
+                break
+            if moment + span > due:
+                due = moment + span
+                used -= count
+        return due, max(at_least, min(recipients, int(budget - used)))
+
+    def _note(self, due: float, recipients: int) -> None:
+        """Keep a grant for the strict reckoning; the moments in an entry count as the last of them."""
+        sent = self.sent
+        gone = 0
+        while gone < len(sent) and sent[gone][0] + 2 * SPAN < due:
+            gone += 1
+        del sent[:gone]
+        if sent and due // GRAIN == sent[-1][0] // GRAIN:
+            recipients += sent.pop()[1]
+        sent.append((due, recipients))
+
+    def give_back(self, serial: int, recipients: int) -> None:
+        """
+        Free *recipients* of the grant with that number, once.
+
+        Only the latest grant frees its time. An earlier one lapses: others have been promised what follows it.
+        """
+        if serial != self.serial or not self.open:
+            return
+        recipients = min(recipients, self.open)
+        self.paid -= recipients * self.price
+        if recipients == self.open:
+            self.paid -= self.fee
+        moment, count = self.sent[-1]
+        self.sent[-1] = (moment, count - recipients)
+        self.open = 0
+
+    # --- what SES says ---
+
+    def accepted(self, now: float, recipients: int) -> None:
+        """SES took so many."""
+        self._fade(now)
+        self.taken += recipients
+
+    def throttled(self, now: float, recipients: int, rate: float, headroom: float) -> None:
+        """SES refused so many because the account is full."""
+        self._fade(now)
+        self.refused += recipients
+        full = self._is_full(now, rate, headroom)
+        pace = self.pace(now, rate, headroom)
+        self.paid = max(self.paid, now) + recipients / pace
+        self.open = 0  # its time may have passed: to free it now would shorten the wait
+        if full and self._is_harmless(now, recipients):
+            return
+        if now - self.cut_at >= CUT_EVERY:
+            self._cut(now, pace, rate)
+
+    def _is_harmless(self, now: float, recipients: int) -> bool:
+        """Whether a refusal at full pace may have come from ourselves."""
+        if recipients > 1 and now >= self.strict_until:
+            self.strict_until = now + STRICT_FOR
+            return True
+        since = now - self.suspect_at
+        if since > SUSPICION:
+            self.suspect_at = now
+            return True
+        return since < BURST
+
+    def _cut(self, now: float, pace: float, rate: float) -> None:
+        share = self.refused / (self.taken + self.refused)
+        if pace == math.inf:
+            pace = max(self.taken, 1.0)
+        elif share >= HEAVY_SHARE and self.refused >= HEAVY_COUNT:
+            pace *= 1.0 - share
+        self.ceiling = max(pace, floor_of(rate))
+        self.cut_at = now
+        self.suspect_at = -math.inf
+        self.taken = self.refused = 0.0
+
+    def _fade(self, now: float) -> None:
+        left = math.exp(min(0.0, self.faded_at - now) / FADE)
+        self.taken *= left
+        self.refused *= left
+        self.faded_at = now
+
+    def pause(self, until: float) -> None:
+        """Let nothing be due before *until*."""
+        self.paid = max(self.paid, until)
+        self.open = 0
+
+
+@attrs.define
+class DailyWindow:
+    """
+    How many recipients fit into the rolling 24 hours, and when will more?
+
+    Attributes:
+        quota: Recipients per 24 hours; ``math.inf`` is no limit, or not known.
+        ours: Our own as (moment at which they have left the window, recipients), by moment.
+        others: Those of others in the same form.
+        ours_sum: Recipients in *ours*.
+        others_sum: Recipients in *others*.
+        flying: Recipients granted of which we do not know yet whether SES has counted them.
+        flew_at: When something was last granted.
+        shut_until: Until when SES's word that the quota is spent stands against unknown figures.
+    """
+
+    quota: float = math.inf
+    ours: list[tuple[float, int]] = attrs.field(factory=list)
+    others: list[tuple[float, float]] = attrs.field(factory=list)
+    ours_sum: int = 0
+    others_sum: float = 0.0
+    flying: int = 0
+    flew_at: float = -math.inf
+    shut_until: float = -math.inf
+
+    def spent(self, now: float) -> float:
+        """Recipients in the window at *now*, those granted for later included."""
+        while self.ours and self.ours[0][0] <= now:
+            self.ours_sum -= self.ours.pop(0)[1]
+        while self.others and self.others[0][0] <= now:
+            self.others_sum -= self.others.pop(0)[1]
+        return self.ours_sum + self.others_sum
+
+    def room_at(self, now: float, recipients: int, kept: int = 0) -> float:
+        """
+        The earliest moment, from *now* on, at which *recipients* surely fit while *kept* stay free.
+
+        ``math.inf`` where they never will.
+        """
+        over = self.spent(now) + recipients + kept - self.quota
+        moment = max(now, self.shut_until)
+        if over <= 0:
+            return moment
+        for until, count in sorted([*self.ours, *self.others]):
+            over -= count
+            if over <= 0:
+                return max(moment, until)
+        return math.inf
+
+    def take(self, now: float, at: float, recipients: int) -> float:
+        """Count *recipients* that go at *at*. The answer names their bucket, for `give_back`."""
+        until = (at // BUCKET + 1) * BUCKET + DAY
+        if now - self.flew_at > 2 * BUCKET:
+            self.flying = 0  # whatever has not answered by now never will
+        self.flew_at = max(self.flew_at, at)
+        self.flying += recipients
+        self.ours_sum += recipients
+        place = len(self.ours)
+        while place and self.ours[place - 1][0] > until:
+            place -= 1
+        if place and self.ours[place - 1][0] == until:
+            self.ours[place - 1] = (until, self.ours[place - 1][1] + recipients)
+        else:
+            self.ours.insert(place, (until, recipients))
+        return until
+
+    def give_back(self, until: float, recipients: int) -> None:
+        """*recipients* of that bucket are not sent after all."""
+        self.flying = max(0, self.flying - recipients)
+        for place in range(len(self.ours) - 1, -1, -1):
+            moment, count = self.ours[place]
+            if moment == until:
+                returned = min(count, recipients)
+                self.ours[place] = (moment, count - returned)
+                self.ours_sum -= returned
+                return
+
+    def answered(self, recipients: int, *, counted: bool) -> None:
+        """SES has answered; not *counted* are those that it certainly did not take, which go out of the last bucket."""
+        if counted:
+            self.flying = max(0, self.flying - recipients)
+        elif self.ours:
+            self.give_back(self.ours[-1][0], recipients)
+
+    def settled(self, now: float) -> float:
+        """Our own that SES must have counted by now; keep it from before a reading is asked for, to give to `read`."""
+        self.spent(now)
+        return max(0, self.ours_sum - self.flying)
+
+    def read(self, now: float, quota: float, spent: float, settled: float) -> None:
+        """SES says that its *quota* has so many *spent*; *settled* of them were ours."""
+        self.quota = quota
+        self.shut_until = -math.inf
+        self.spent(now)
+        self._set_others(now, max(0.0, spent - settled))
+
+    def refused(self, now: float, recipients: int, again: float) -> None:
+        """SES says that *recipients* do not fit. Where the quota is not known, that stands until *again*."""
+        if self.quota == math.inf:
+            self.shut_until = max(self.shut_until, again)
+            return
+        missing = self.quota - recipients + 1 - self.spent(now)
+        if missing > 0:
+            self._set_others(now, self.others_sum + missing)
+
+    def _set_others(self, now: float, others: float) -> None:
+        """Newcomers have been sent by *now*; those who are gone were the oldest."""
+        change = others - self.others_sum
+        if change > 0:
+            self.others.append((now + DAY, change))
+        while change < 0 and self.others:
+            until, count = self.others.pop(0)
+            if count + change > 0:
+                self.others.insert(0, (until, count + change))
+            change += count
+        self.others_sum = others
