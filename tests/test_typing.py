@@ -41,7 +41,7 @@ REPRS = [
     (LedgerEntry("secret", None), "<LedgerEntry claimed>"),
     (LedgerEntry("secret", Status.SENT, "id"), "<LedgerEntry sent>"),
     (Replace(MESSAGE), "Replace(message=<Message recipients=1 attachments=0>)"),
-    (Demand(5), "Demand(recipients=5, at_least=1, priority=<Priority.BULK: 1>)"),
+    (Demand(5), "Demand(recipients=5, at_least=1, priority=<Priority.BULK: 1>, uncounted=0)"),
     (Slot(0.5, 3), "Slot(delay=0.5, recipients=3, token=None)"),
     (Retry(1.5), "Retry(after=1.5)"),
     (GiveUp(), "GiveUp()"),
@@ -102,9 +102,9 @@ def test_requests_are_compared_with_their_tags():
 def test_the_defaults():
     """What most callers leave out."""
     assert SendRequest(MESSAGE, SECRET).recipients == ()
-    assert Demand(3) == Demand(3, 1, Priority.BULK)
+    assert Demand(3) == Demand(3, 1, Priority.BULK, 0)
     assert Retry() == Retry(0.0)
-    assert Signal(1) == Signal(1, None)
+    assert Signal(1) == Signal(1, None, 0)
     assert Suppression("a@example.com").reason is SuppressionReason.MANUAL
     assert Attempt(1, ThrottlingError(), 0.0, 0.0).throttles == 0
     account = Account(-1, -1, 0)
