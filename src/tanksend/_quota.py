@@ -12,19 +12,21 @@ the interval.
 *Headroom.* The pace is ``headroom * rate``. It pays for jitter: two requests an interval apart arrive a little closer
 together now and then, and an account that counts strictly refuses one of them.
 
-*Refusals.* A throttle says that the account is full. What was refused is paid for once more (the account needs that
-time to drain), and then:
+*Refusals.* A throttle says that the account is full.
 
 - At full pace a refusal may be mere jitter. It is kept in mind (``suspect_at``); only another one, between `BURST`
   and `SUSPICION` seconds later, is a sign that somebody else uses the account.
 - Then the pace is *cut*, at most once in `CUT_EVERY` seconds, since a burst of refusals tells one thing. The pace that
   was refused becomes the ``ceiling``. Where a good share of the last second or so was refused (``taken`` and
-  ``refused``, which fade with `FADE`), the ceiling is what was taken instead.
+  ``refused``, which fade with `FADE`; one refusal is the price of asking), the ceiling is lower by that share.
 - From `DIP` of the ceiling the pace comes back along CUBIC's curve (RFC 9438, section 4): steeply at first, flat just
-  below the ceiling, which it reaches after `RECOVERY` seconds; then it probes, ``PROBE * rate * t**3`` above it. So it
-  stays close to what is free, asks for more rarely, and takes all of it within some 15 s when the other has gone. The
-  probe is the same for all who share an account, while the cut is in proportion: shares become equal.
-- It never falls below `floor_of` the rate: a trickle has to go on, to notice that the account is free again.
+  below the ceiling, which it reaches after ``recovery`` seconds; then it probes, ``PROBE * rate * t**3`` above it. So
+  it stays close to what is free, asks for more rarely, and takes all of it within some 15 s when the other has gone.
+  The probe is the same for all who share an account, while the cut is in proportion: shares become equal.
+- Who runs into the same ceiling again and again has a steady neighbour, and asks less often: ``recovery`` grows, from
+  `RECOVERY` to `PATIENCE`. A refusal well below the ceiling is the work of a restless one, whose gaps are worth
+  asking for: it starts anew.
+- The pace never falls below `floor_of` the rate: a trickle has to go on, to notice that the account is free again.
 
 *Strictness.* The documentation counts every sliding second; AWS has described a bucket that goes into debt. Even
 pacing is safe under both for single recipients. A message to 40 at 50/s is not: the strict second before it must have
@@ -55,16 +57,18 @@ SUSPICION = 3.0
 """Seconds for which a refusal at full pace is kept in mind."""
 CUT_EVERY = 1.0
 """Seconds between two cuts: the sliding second has to pass before the first can show."""
-DIP = 0.9
-"""Share of the ceiling that is left after a cut."""
-RECOVERY = 5.0
+DIP = 0.95
+"""Share of the ceiling that is left after a cut. CUBIC's 0.7 empties the queues of routers; an account has none."""
+RECOVERY = 4.0
 """Seconds from a cut back to the ceiling."""
-PROBE = 0.0004
+PATIENCE = 8.0
+"""The same, when the ceiling has been the same for a while."""
+SAME = 0.98
+"""Share of the ceiling from which a refusal confirms it."""
+PROBE = 0.0008
 """Share of the rate, per cubic second, by which the pace probes beyond the ceiling."""
-HEAVY_SHARE = 0.15
-"""Share of refusals from which the ceiling is what was taken, not what was tried."""
-HEAVY_COUNT = 3.0
-"""Refused recipients that it takes for that."""
+HEAVY = 0.15
+"""Share of refusals from which the ceiling is lowered by it."""
 FADE = 1.0
 """Seconds in which counts of taken and refused fade by a factor of e."""
 FORGET = 60.0
@@ -99,6 +103,7 @@ class RateControl:
         paid: When all that was granted is paid for.
         ceiling: Where the pace was refused; ``math.inf`` is full pace.
         cut_at: When that was.
+        recovery: Seconds from then until the pace is back at the ceiling.
         suspect_at: When something was refused at full pace.
         taken: Recipients taken lately.
         refused: Recipients refused lately.
@@ -114,6 +119,7 @@ class RateControl:
     paid: float = -math.inf
     ceiling: float = math.inf
     cut_at: float = -math.inf
+    recovery: float = RECOVERY
     suspect_at: float = -math.inf
     taken: float = 0.0
     refused: float = 0.0
@@ -132,9 +138,9 @@ class RateControl:
         full = rate * headroom
         if self.ceiling == math.inf:
             return full
-        since = now - self.cut_at - RECOVERY
+        since = now - self.cut_at - self.recovery
         if since < 0:
-            pace = self.ceiling * (1.0 + (1.0 - DIP) * (since / RECOVERY) ** 3)
+            pace = self.ceiling * (1.0 + (1.0 - DIP) * (since / self.recovery) ** 3)
         elif rate < math.inf:
             pace = self.ceiling + PROBE * rate * since**3
         else:
@@ -144,7 +150,7 @@ class RateControl:
     def _is_full(self, now: float, rate: float, headroom: float) -> bool:
         """Whether the pace is the full one; if it has come back to that, the ceiling is forgotten."""
         # Just after a cut it may look full because the rate was lowered meanwhile; that is no recovery.
-        if now - self.cut_at >= RECOVERY and self.pace(now, rate, headroom) >= rate * headroom:
+        if now - self.cut_at >= self.recovery and self.pace(now, rate, headroom) >= rate * headroom:
             self.ceiling = math.inf
         return self.ceiling == math.inf
 
@@ -221,14 +227,10 @@ class RateControl:
         """SES refused so many because the account is full."""
         self._fade(now)
         self.refused += recipients
-        full = self._is_full(now, rate, headroom)
-        pace = self.pace(now, rate, headroom)
-        self.paid = max(self.paid, now) + recipients / pace
-        self.open = 0  # its time may have passed: to free it now would shorten the wait
-        if full and self._is_harmless(now, recipients):
+        if self._is_full(now, rate, headroom) and self._is_harmless(now, recipients):
             return
         if now - self.cut_at >= CUT_EVERY:
-            self._cut(now, pace, rate)
+            self._cut(now, self.pace(now, rate, headroom), rate)
 
     def _is_harmless(self, now: float, recipients: int) -> bool:
         """Whether a refusal at full pace may have come from ourselves."""
@@ -242,11 +244,17 @@ class RateControl:
         return since < BURST
 
     def _cut(self, now: float, pace: float, rate: float) -> None:
-        share = self.refused / (self.taken + self.refused)
+        """*pace* is too much."""
         if pace == math.inf:
-            pace = max(self.taken, 1.0)
-        elif share >= HEAVY_SHARE and self.refused >= HEAVY_COUNT:
+            pace = self.taken
+        if SAME * self.ceiling <= pace:
+            self.recovery = min(PATIENCE, self.recovery * 1.5)
+        else:
+            self.recovery = RECOVERY
+        share = (self.refused - 1.0) / max(1.0, self.taken + self.refused - 1.0)
+        if share >= HEAVY:
             pace *= 1.0 - share
+            self.recovery = RECOVERY
         self.ceiling = max(pace, floor_of(rate))
         self.cut_at = now
         self.suspect_at = -math.inf
@@ -261,7 +269,7 @@ class RateControl:
     def pause(self, until: float) -> None:
         """Let nothing be due before *until*."""
         self.paid = max(self.paid, until)
-        self.open = 0
+        self.open = 0  # its time may have passed: to free it now would shorten the wait
 
 
 @attrs.define
