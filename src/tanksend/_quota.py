@@ -187,7 +187,7 @@ class RateControl:
             if moment + span > due:
                 due = moment + span
                 used -= count
-        return due, max(at_least, min(recipients, int(budget - used)))
+        return due, max(at_least, int(min(recipients, budget - used)))
 
     def _note(self, due: float, recipients: int) -> None:
         """Keep a grant for the strict reckoning; the moments in an entry count as the last of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._account import AccountLimiter
 from ._token_bucket import TokenBucketLimiter
 
-__all__ = ["TokenBucketLimiter"]
+__all__ = ["AccountLimiter", "TokenBucketLimiter"]
