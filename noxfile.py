@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 VERSIONS = ("3.11", "3.12", "3.13")
 FULL_COVERAGE = {  # Layers 0, 2 and 4: what decides a message's fate. Each line and each branch of them is tested.
-    0: ("exceptions", "_addresses", "_validator", "_messages", "_results", "_report", "_version"),
+    0: ("exceptions", "_wording", "_addresses", "_validator", "_messages", "_results", "_report", "_version"),
     2: ("_classify", "retries", "_pacing", "_quota", "_payload", "_sigv4", "_endpoints", "_http1"),
     4: ("_engine",),
 }

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tanksend import exceptions
+from tanksend._wording import at_domain
 from tanksend.exceptions import (
     BatchError,
     Category,
@@ -21,6 +22,7 @@ from tanksend.exceptions import (
     IntakeError,
     InvalidAddressError,
     InvalidMessageError,
+    LedgerError,
     Origin,
     OutcomeUnknownError,
     PartError,
@@ -28,9 +30,9 @@ from tanksend.exceptions import (
     Scope,
     SendError,
     SettingError,
+    StorageError,
     TanksendError,
     ThrottlingError,
-    at_domain,
 )
 
 ALL = [kind for _, kind in inspect.getmembers(exceptions, inspect.isclass) if issubclass(kind, TanksendError)]
@@ -260,3 +262,17 @@ def test_errors_about_a_batch_and_a_part() -> None:
     assert str(BatchError()) == "Not every message was sent."
     error = PartError(part="ledger", cause_type="OSError")
     assert (str(error), error.part, error.cause_type) == ("The ledger failed.", "ledger", "OSError")
+
+
+def test_what_storage_cannot_do_has_a_code() -> None:
+    """A program tells a full disk from a locked file without reading the text."""
+    error = LedgerError("The disk is full", code="full", cause_type="OperationalError")
+
+    assert (str(error), error.part, error.code, error.cause_type) == (
+        "The disk is full",
+        "ledger",
+        "full",
+        "OperationalError",
+    )
+    assert (LedgerError().code, str(LedgerError())) == ("unreachable", "The ledger failed.")
+    assert (StorageError().part, StorageError(part="suppression").part) == ("part", "suppression")

@@ -2,8 +2,7 @@
 Everything tanksend raises, under one root.
 
 Catch `TanksendError` for all of it, `SendError` for what happened to a message. The text of an error says what happened
-and what to do about it, and names at most a domain: never a local part, an account id, a body or a key.
-All of them pickle and copy.
+and what to do about it, and names at most a domain: never a local part, an account id, a body or a key. All pickle.
 
 The tree::
 
@@ -34,16 +33,19 @@ The tree::
         BatchError
             IntakeError
         PartError
+            StorageError
+                LedgerError
         SettingError (ValueError)
 """
 
 from __future__ import annotations
 
 import enum
-import re
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import attrs
+
+from ._wording import sentence, without_local_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,30 +116,6 @@ class Problem:
     reason: str
 
 
-# A dotted name, ASCII or not; anything else after the "@" is not a domain and may be somebody's data.
-_DOMAIN = re.compile(r"(?=.{1,255}\Z)[\w-]+(?:\.[\w-]+)*\.?\Z")
-_LOCAL_PART = re.compile(r"(?:\"(?:[^\"\\]|\\.){0,320}\"|(?<![^\s@<>\"'`(),;:\[\]])[^\s@<>\"'`(),;:\[\]]+)(?=@)")
-
-
-def at_domain(address: str) -> str:
-    """
-    Name *address* in a text for people by its domain alone: ``an address at example.com``.
-
-    Text without a plausible domain is called ``an address``.
-    """
-    domain = address.strip().removesuffix(">").rpartition("@")[2] if "@" in address else ""
-    return f"an address at {domain.lower()}" if _DOMAIN.match(domain) else "an address"
-
-
-def _without_local_parts(text: str) -> str:
-    """Blot out what stands before each "@": the last net under texts that somebody else composed."""
-    return _LOCAL_PART.sub("…", text) if "@" in text else text
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else text + "."
-
-
 class TanksendError(Exception):
     """The root of everything tanksend raises."""
 
@@ -174,8 +152,7 @@ class SendError(TanksendError):
         category: What kind of failure it was.
         scope: Whom it concerns.
         origin: For `Scope.ORIGIN`, what the failed group shares.
-        retryable: Repeating this exact request soon is known to be harmless (SES certainly has not taken it)
-            and may succeed.
+        retryable: Repeating this exact request soon is harmless (SES certainly has not taken it) and may succeed.
         maybe_sent: SES may have taken the message.
         status: HTTP status or SMTP reply code, if there was an answer.
         request_id: SES's id of the request, for AWS support.
@@ -224,7 +201,7 @@ class SendError(TanksendError):
         result: SendResult | None = None,
     ) -> None:
         # The text alone is positional and the rest lives in __dict__: that is what makes the default pickling work.
-        super().__init__(_without_local_parts(message))
+        super().__init__(without_local_parts(message))
         self.code = self.code if code is None else code
         self.category = self.category if category is None else category
         self.scope = self.scope if scope is None else scope
@@ -247,8 +224,8 @@ class SendError(TanksendError):
         return self.args[0] or self.what
 
     def __str__(self) -> str:
-        happened = _sentence(self.message)
-        return f"{happened} {_sentence(self.remedy)}" if self.remedy else happened
+        happened = sentence(self.message)
+        return f"{happened} {sentence(self.remedy)}" if self.remedy else happened
 
     def __repr__(self) -> str:
         return (
@@ -477,7 +454,7 @@ class BatchError(TanksendError):
     what = "Not every message was sent."
 
     def __init__(self, message: str = "", *, report: SendReport | None = None) -> None:
-        super().__init__(_without_local_parts(message) or self.what)
+        super().__init__(without_local_parts(message) or self.what)
         self.report = report
 
 
@@ -491,9 +468,31 @@ class PartError(TanksendError):
     """A plugged-in part (`part`: ``ledger``, ``limiter``, ``suppression``, ``guard``) failed or broke its contract."""
 
     def __init__(self, message: str = "", *, part: str = "part", cause_type: str | None = None) -> None:
-        super().__init__(_without_local_parts(message) or f"The {part} failed.")
+        super().__init__(without_local_parts(message) or f"The {part} failed.")
         self.part = part
         self.cause_type = cause_type
+
+
+class StorageError(PartError):
+    """
+    What a part keeps in a file or a database cannot be read or written; the text says what to do.
+
+    `code`: ``locked``, ``read-only``, ``full``, ``foreign`` (another program's), ``newer``, ``damaged``, ``unreachable``.
+    """
+
+    _default_part = "part"
+
+    def __init__(
+        self, message: str = "", *, part: str = "", code: str = "unreachable", cause_type: str | None = None
+    ) -> None:
+        super().__init__(message, part=part or self._default_part, cause_type=cause_type)
+        self.code = code
+
+
+class LedgerError(StorageError):
+    """The ledger cannot be read or written: nothing is sent whose intent it did not keep."""
+
+    _default_part = "ledger"
 
 
 class SettingError(TanksendError, ValueError):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import attrs
 
-from ..exceptions import MailFromDomainNotVerifiedError, Origin, Scope, at_domain
+from .._wording import at_domain
+from ..exceptions import MailFromDomainNotVerifiedError, Origin, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Collection
