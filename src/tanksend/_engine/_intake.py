@@ -81,18 +81,23 @@ class Intake:
         # Shielded: who cancels the caller reaches this by way of `stop`, once it is known what becomes of the rest.
         with self._all:
             try:
-                try:
-                    with self._pulling:
-                        await self._pull_all()
-                except Exception as error:  # noqa: BLE001  (the iterable's own; the surface raises it)
-                    self._failed(error)
-                except anyio.get_cancelled_exc_class() as error:
-                    # Not by us: the iterable awaited something that somebody had cancelled.
-                    if not self._stopped:
-                        self._failed(error)
+                await self._pull_until_stopped()
                 await self._close()
             finally:
                 self.finish()
+
+    async def _pull_until_stopped(self) -> None:
+        try:
+            with self._pulling:
+                await self._pull_all()
+        except anyio.get_cancelled_exc_class() as error:
+            # Not by us: the iterable awaited something that somebody had cancelled.
+            if not self._stopped:
+                self._failed(error)
+        except Exception as error:  # noqa: BLE001  (the iterable's own; the surface raises it)
+            self._failed(error)
+        except BaseException as error:  # noqa: BLE001  (it comes out of the caller's block)
+            self._run.crash(error)
 
     def _failed(self, error: BaseException) -> None:
         self.error = error
@@ -115,12 +120,14 @@ class Intake:
     async def _close(self) -> None:
         try:
             await self._source.aclose()
-        except Exception as error:  # noqa: BLE001  (the iterable's own)
-            self.error = self.error or error
         except anyio.get_cancelled_exc_class() as error:
             if self._all.cancel_called:
                 raise
             self.error = self.error or error
+        except Exception as error:  # noqa: BLE001  (the iterable's own)
+            self.error = self.error or error
+        except BaseException as error:  # noqa: BLE001  (it comes out of the caller's block)
+            self._run.crash(error)
 
     def finish(self) -> None:
         """What was pulled and came no further than here is held, and nothing more is taken in."""

@@ -12,7 +12,7 @@ from .._messages import Priority
 from .._report import SendReport
 from .._results import Receipt, SendResult, Status
 from ..exceptions import HeldError, OutcomeUnknownError, Scope, SendError, ThrottlingError
-from ..typing import Attempt, EventKind, Retry, SendEvent, Signal
+from ..typing import Attempt, EventKind, GiveUp, Retry, SendEvent, Signal
 from ._errors import copy_of, first_of, held_by
 from ._intake import Intake
 from ._loops import killed
@@ -77,6 +77,7 @@ class Run:
         self._failed_origins: dict[tuple[Origin, str], SendError] = {}
         self.failure: SendError | None = None
         """What all that still waits is held with, once the run is stopped."""
+        self._crash: BaseException | None = None
         self._results: deque[SendResult] = deque()
         self._results_wanted: anyio.Event | None = None
         self._handed_out = 0
@@ -93,19 +94,27 @@ class Run:
             self.stop("stopped")
         elif self.workers:
             self._begin_grace()
-        crash: BaseException | None = None
         try:
             # The tasks end by themselves: there is nothing to cancel, and no error of the caller's to be grouped.
             await self._tasks.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
-            crash = first_of(group)
+            self._crash = self._crash or first_of(group)
         except anyio.get_cancelled_exc_class():
-            if error is None or isinstance(error, anyio.get_cancelled_exc_class()):
+            if self._crash is None and (error is None or isinstance(error, anyio.get_cancelled_exc_class())):
                 raise
         finally:
             self._bury()
-        if crash is not None:
-            raise crash
+        if self._crash is not None:
+            raise self._crash
+
+    def crash(self, error: BaseException) -> None:
+        """
+        A part raised what nobody may catch, such as KeyboardInterrupt: have it come out of the caller's block.
+
+        Not out of the task it was raised in: there it would end in a group, or take the event loop with it.
+        """
+        self._crash = self._crash or error
+        self._tasks.cancel_scope.cancel()
 
     def _bury(self) -> None:
         """No task is left. Where some were killed, or never began, what they had in hand still needs a fate."""
@@ -349,7 +358,8 @@ class Run:
             entry.unknown = entry.unknown or error
         elif error.scope in (Scope.MESSAGE, Scope.RECIPIENT) and not error.retryable:
             self._grow()
-        self.parts.tell(SendEvent(EventKind.ATTEMPT_FAILED, entry.index, error, entry.attempts))
+        if self.parts.observers:
+            self._tell(SendEvent(EventKind.ATTEMPT_FAILED, entry.index, error, entry.attempts))
         self._decide(entry, error)
         self._renew_tickets()
         await self.parts.feedback(Signal(entry.weight, error))
@@ -359,7 +369,7 @@ class Run:
         now = self.parts.clock.monotonic()
         elapsed = now - entry.taken_at
         attempt = Attempt(entry.attempts, error, elapsed, self.parts.jitter(), entry.throttles)
-        decision = self.parts.decide(attempt)
+        decision = self._ask(attempt)
         if isinstance(decision, Retry) and not self.leaving:
             again = now + decision.after
             if entry.deadline is None or again < entry.deadline:
@@ -373,6 +383,13 @@ class Run:
             self.fail(error)
         elif error.scope is Scope.ORIGIN and (origin := entry.origin(error)) is not None:
             self._failed_origins.setdefault(origin, held_by(error))
+
+    def _ask(self, attempt: Attempt) -> Retry | GiveUp:
+        try:
+            return self.parts.decide(attempt)
+        except BaseException as error:  # noqa: BLE001  (it must not cost a fate)
+            self.crash(error)
+            return GiveUp()
 
     # --- fates --------------------------------------------------------------------------------------------------------
 
@@ -436,9 +453,15 @@ class Run:
         self._wake_consumer()
         self.intake.settled += 1
         if self.parts.observers:
-            self.parts.tell(SendEvent(EventKind.RESULT, entry.index, error, entry.attempts, result))
+            self._tell(SendEvent(EventKind.RESULT, entry.index, error, entry.attempts, result))
         if self.intake.ended:
             self.check_done()
+
+    def _tell(self, event: SendEvent) -> None:
+        try:
+            self.parts.tell(event)
+        except BaseException as error:  # noqa: BLE001  (it must not cost a fate)
+            self.crash(error)
 
     def _wake_consumer(self) -> None:
         if self._results_wanted is not None:

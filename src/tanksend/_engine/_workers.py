@@ -87,6 +87,10 @@ class Workers:
                     worker.event = anyio.Event()
                     self._idle.append(worker)
                     await worker.event.wait()
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # noqa: BLE001  (it comes out of the caller's block)
+                run.crash(error)
             finally:
                 self._gone(worker)
 
