@@ -1,8 +1,8 @@
 """
 The clients that are compared, one per call: `clients.py NAME PORT MESSAGES` prints CPU seconds and seconds as JSON.
 
-Each sends personal messages of some 3 KB over TLS, ten in flight, after a warm-up that opens the connections. The CPU is
-that of the whole process, threads too. This file imports only what the named client needs: aiobotocore lives in an
+Each sends personal messages of some 3 KB over TLS, ten in flight, after a warm-up that opens the connections. The CPU
+is that of the whole process, threads too. This file imports only what the named client needs: aiobotocore lives in an
 environment of its own.
 """
 
@@ -33,9 +33,7 @@ def as_call(recipient: str, subject: str, html: str) -> dict[str, Any]:
     return {
         "FromEmailAddress": FROM,
         "Destination": {"ToAddresses": [recipient]},
-        "Content": {
-            "Simple": {"Subject": {"Data": subject}, "Body": {"Text": {"Data": TEXT}, "Html": {"Data": html}}}
-        },
+        "Content": {"Simple": {"Subject": {"Data": subject}, "Body": {"Text": {"Data": TEXT}, "Html": {"Data": html}}}},
     }
 
 

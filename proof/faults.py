@@ -19,9 +19,7 @@ CHANCES = {"reset-after": 0.01, "close-after": 0.01, "reset-before": 0.01, "clos
 
 
 async def _send(ses: SimulatedSES, retry: ExponentialBackoff, fates: dict[str, Status]) -> SendReport:
-    transport = SESTransport(
-        region=ses.region, endpoint_url=ses.url, credentials=Credentials("AKIDEXAMPLE", "secret")
-    )
+    transport = SESTransport(region=ses.region, endpoint_url=ses.url, credentials=Credentials("AKIDEXAMPLE", "secret"))
     limiter = TokenBucketLimiter(UNLIMITED)
 
     def keep(result: object) -> None:

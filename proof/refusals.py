@@ -32,9 +32,7 @@ async def _send(ses: SimulatedSES, secret: str, *senders: str) -> tuple[SendRepo
         if result.error is not None and result.attempts:  # type: ignore[attr-defined]
             texts.append(str(result.error))  # type: ignore[attr-defined]
 
-    async with Sender(
-        transport=transport, limiter=TokenBucketLimiter(UNLIMITED), max_parallel=PARALLEL
-    ) as sender:
+    async with Sender(transport=transport, limiter=TokenBucketLimiter(UNLIMITED), max_parallel=PARALLEL) as sender:
         return await sender.send_all(_messages(*senders), on_result=keep), texts
 
 
@@ -72,7 +70,9 @@ def _unverified(backend: str) -> Iterator[Figure]:
     with SimulatedSES(rate=UNLIMITED, daily_quota=UNLIMITED, identities={"good.example"}, latency=0.005) as ses:
         report, _ = run(backend, _send, ses, "x", "a@good.example", "b@bad.example")
     senders = Counter(item.sender for item in ses.inbox)
-    yield exactly(f"{backend}, one of two senders unverified: its messages held", report.counts[Status.HELD], NUMBER // 2)
+    yield exactly(
+        f"{backend}, one of two senders unverified: its messages held", report.counts[Status.HELD], NUMBER // 2
+    )
     yield exactly(f"{backend}, one of two senders unverified: the others sent", senders["a@good.example"], NUMBER // 2)
     yield at_most(f"{backend}, one of two senders unverified: refusals", ses.counts.sends - NUMBER // 2, PARALLEL)
 

@@ -1,4 +1,4 @@
-"""5,000 messages with every signature recomputed by the server: plain, with tokens, through a proxy, with expiring keys."""
+"""5,000 messages, every signature recomputed by the server: plain, with tokens, through a proxy, with expiring keys."""
 
 from __future__ import annotations
 
