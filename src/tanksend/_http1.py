@@ -183,7 +183,7 @@ class ConnectReader:
         self._head += data
         if len(self._head) > MAX_HEAD:
             raise BadAnswerError("the proxy's answer is too long")
-        status = _CONTINUE
+        status, rest = _CONTINUE, b""
         while status < _OK:
             head, end, rest = self._head.partition(b"\r\n\r\n")
             if not end:
