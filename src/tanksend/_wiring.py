@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING
 
@@ -11,18 +12,16 @@ from ._engine import MAX_PARALLEL, Parts
 from ._messages import check_tags, default_validator
 from ._messages._rules import SET_NAME
 from .exceptions import InvalidMessageError, SettingError
-from .limiters import TokenBucketLimiter
+from .limiters import AccountLimiter, TokenBucketLimiter
 from .retries import ExponentialBackoff
 from .suppression import MemorySuppressionStore
+from .typing import AccountSource, LearnsAccount
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ._validator import AddressValidator
     from .typing import Clock, Guard, Observer, RateLimiter, RetryPolicy, SuppressionStore, Transport
-
-DEFAULT_RATE = 14.0
-"""Recipients per second until the account's own rate is known: what SES usually grants a new production account."""
 
 
 def wire(
@@ -53,9 +52,12 @@ def wire(
     clock = SystemClock() if clock is None else clock
     validator = default_validator() if validator is None else validator
     transport = _default_transport(region, endpoint_url) if transport is None else transport
+    limiter = _default_limiter(transport, clock) if limiter is None else limiter
+    if isinstance(limiter, LearnsAccount) and isinstance(transport, AccountSource):
+        limiter.learn_from(transport)
     return Parts(
         transport=transport,
-        limiter=_default_limiter(transport, clock) if limiter is None else limiter,
+        limiter=limiter,
         retry=ExponentialBackoff() if retry is None else retry,
         suppression=MemorySuppressionStore(clock=clock) if suppression is None else suppression,
         clock=clock,
@@ -78,8 +80,9 @@ def _default_transport(region: str | None, endpoint_url: str | None) -> Transpor
 
 def _default_limiter(transport: Transport, clock: Clock) -> RateLimiter:
     # A transport that delivers nothing (a test double, a folder) says so, and needs no pace.
-    rate = DEFAULT_RATE if getattr(transport, "paced", True) else float("inf")
-    return TokenBucketLimiter(rate, clock=clock)
+    if not getattr(transport, "paced", True):
+        return TokenBucketLimiter(math.inf, clock=clock)
+    return AccountLimiter(clock=clock)
 
 
 def _default_from(from_: str | Address | None, validator: AddressValidator) -> Address | None:

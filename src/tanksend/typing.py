@@ -170,6 +170,7 @@ class Account:
     enforcement_status: str = "HEALTHY"
 
 
+@runtime_checkable
 class AccountSource(Protocol):
     """Something that can ask SES about the account; `SESTransport` is one."""
 

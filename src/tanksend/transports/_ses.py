@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -149,6 +150,18 @@ class SESTransport:
         if answer.status == _OK:
             return parse_account(answer.body, answer.headers)
         raise _harmless((await self._find_way()).error(answer))
+
+    async def account_key(self) -> str:
+        """
+        A name for the account and region behind this transport that tells neither: what the same name has shares quotas.
+
+        Two sets of keys of one account have two names; SES has no cheap way to tell.
+        """
+        way = self._ways.get(None) or await self._find_way()
+        credentials = await way.credentials.get()
+        endpoint = way.settings.endpoint
+        known = f"{endpoint.host}:{endpoint.port} {way.settings.region} {credentials.access_key}"
+        return hashlib.sha256(known.encode()).hexdigest()
 
     async def request(
         self, method: str, path: str, *segments: str, query: Mapping[str, str] | None = None, body: bytes = b""
