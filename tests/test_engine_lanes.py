@@ -190,26 +190,28 @@ async def test_a_stop_while_the_difference_is_charged_sends_nothing(clock):
 
 
 async def test_a_charge_that_is_cut_off_puts_everything_back(clock):
-    """The limiter hangs while its message is stopped: after the grace the slot goes back, and the other batch goes on."""
+    """The leader is stopped while it charges for another's message and the limiter hangs: that one goes all the same."""
     wire, limiter = Wire(clock), Slots(2, clock=clock)
     seen = []
     sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock, observers=[Ears(seen)])
 
-    async def cancelled_send():
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(sender.send, letter("heavy", recipients=3))
-                await clock.sleep(0.5)
-                limiter.takes = 1e6
-                await clock.sleep(2)
-                limiter.takes = 0
-                scope.cancel()
+    async def interfere(scope):
+        await clock.sleep(1)
+        limiter.takes = 1e6
+        await clock.sleep(2)
+        limiter.takes = 0
+        scope.cancel()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(later, clock, 0.25, cancelled_send)
-        await sender.send_all([letter("light")])
-    assert {"light": Status.SENT, "heavy": Status.HELD} == dict(seen)
-    assert clock.sleepers == 0
+        tasks.start_soon(later, clock, 0.5, sender.send, letter("heavy", recipients=3))
+        with anyio.CancelScope() as scope:
+            tasks.start_soon(interfere, scope)
+            await sender.send_all([letter("light")])
+    assert {"light": Status.HELD, "heavy": Status.SENT} == dict(seen)
+    assert [("heavy", 8)] == wire.left
+    # The slot was six seconds late by then, and made way for a fresh one.
+    assert [1, 2, 3] == limiter.asked
+    assert [(1, 1)] == limiter.released
 
 
 class Ears:

@@ -5,13 +5,14 @@ import contextlib
 import gc
 
 import anyio
+import attrs
 import pytest
 import trio
 
-from tanksend import Message, Receipt, Sender, Status
+from tanksend import Message, Priority, Receipt, Sender, Status
 from tanksend.exceptions import ContentRejectedError, IntakeError, OutcomeUnknownError, ServiceUnavailableError
 from tanksend.testing import FakeClock
-from tanksend.typing import Allow, Slot
+from tanksend.typing import Allow, Retry, Slot
 
 pytestmark = pytest.mark.anyio
 
@@ -472,29 +473,161 @@ class Slots:
         pass
 
 
-@NEVER_BEGUN
-def test_a_killed_iterable_or_worker_costs_one_message_at_most():
-    """Somebody cancels single tasks of ours by name: the batch still ends, with a fate for each."""
+def kill(part):
+    """Cancel tasks of ours by name, as no user should; how many there were."""
+    tasks = [task for task in asyncio.all_tasks() if part in task.get_name()]
+    for task in tasks:
+        task.cancel()
+    return len(tasks)
+
+
+def kill_among(messages, sleeps=0.0, *, part="Workers._work", takes=0.0):
+    """What becomes of a batch in which tasks are killed once so many messages were taken in."""
     clock = FakeClock()
+    ears = Ears()
+    sender = Sender(from_=NAME, transport=Wire(clock, default=takes), limiter=Even(), clock=clock, observers=[ears])
 
-    async def main(victim):
-        ears = Ears()
-        sender = Sender(from_=NAME, transport=Wire(clock, default=0.5), clock=clock, observers=[ears])
-        batch = asyncio.create_task(sender.send_all([letter(str(i)) for i in range(9)]))
-        mine = {asyncio.current_task(), batch}
-        while not (others := [task for task in asyncio.all_tasks() - mine if victim in task.get_name()]):
+    async def feed():
+        for i in range(messages):
+            yield letter(str(i))
+            await clock.sleep(sleeps) if sleeps and i < messages - 1 else None
+        # Still in the turn in which the last one was taken in, and a worker set to it.
+        assert kill(part)
+        yield letter("last")
+
+    async def main():
+        return await sender.send_all(feed())
+
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(main())
+    gc.collect()
+    assert clock.sleepers == 0
+    return ears, sender.last_report
+
+
+class Even:
+    """A limiter without limits."""
+
+    async def reserve(self, demand):
+        return Slot(0.0, demand.recipients)
+
+    async def release(self, slot):
+        pass
+
+    async def feedback(self, signal):
+        pass
+
+
+@NEVER_BEGUN
+def test_a_killed_worker_stops_the_batch_and_leaves_the_lead_to_others():
+    """It was woken to lead and had not looked yet; or new, and had not begun; or on the wire."""
+    ears, report = kill_among(2, sleeps=1)
+    assert {SENT: 1, HELD: 2} == ears.counts()
+    assert report.note == "stopped, because a task of it was cancelled"
+    ears, report = kill_among(1)
+    assert {HELD: 2} == ears.counts()
+    ears, report = kill_among(2, sleeps=1, takes=HOURS)
+    assert {UNKNOWN: 1, HELD: 2} == ears.counts()
+
+
+@NEVER_BEGUN
+def test_a_killed_idle_worker_is_no_longer_woken():
+    """It had nothing in hand; the batch is stopped all the same."""
+    clock = FakeClock()
+    sender = Sender(from_=NAME, transport=Wire(clock), clock=clock)
+
+    async def main():
+        async with sender.stream(feed()) as results:
+            await anext(results)
+            assert kill("Workers._work") == 1
+            assert [] == [result async for result in results]
+        return results.report
+
+    async def feed():
+        yield letter("0")
+        await clock.sleep(1)
+        yield letter("1")
+
+    report = asyncio.run(main())
+    assert report.counts[SENT] == 1
+
+
+@NEVER_BEGUN
+@pytest.mark.parametrize("kill_at", [2, 4])
+def test_a_worker_killed_before_it_begins_on_what_it_was_handed(kill_at):
+    """By the leader of another batch; new, or woken. Its message has not been sent, and is held."""
+    clock = FakeClock()
+    ears = Ears()
+
+    class Deadly(Even):
+        asked = 0
+
+        async def reserve(self, demand):
+            self.asked += 1
+            if self.asked == kill_at:
+                # In the very turn in which the leader has handed a message over.
+                assert kill("Workers._work") >= 2
+            return Slot(1.0, demand.recipients)
+
+    wire = Wire(clock)
+    sender = Sender(from_=NAME, transport=wire, limiter=Deadly(), clock=clock, observers=[ears])
+
+    async def urgent():
+        for i in range(2):
+            yield attrs.evolve(letter(f"b{i}"), priority=Priority.TRANSACTIONAL)
+            await clock.sleep(2.5)
+
+    async def main():
+        bulk = asyncio.create_task(sender.send_all([letter(f"a{i}") for i in range(4)]))
+        await asyncio.sleep(0)
+        await asyncio.gather(bulk, sender.send_all(urgent()), return_exceptions=True)
+
+    asyncio.run(main())
+    gc.collect()
+    handed = "b0" if kill_at == 2 else "b1"
+    assert (HELD, 0) == (ears.fates[handed].status, ears.fates[handed].attempts)
+    assert handed not in wire.left
+    assert clock.sleepers == 0
+    assert sender._lanes == {}
+
+
+@NEVER_BEGUN
+def test_a_killed_intake_is_an_error_of_the_iterable():
+    """The caller learns that not all was taken in."""
+    clock = FakeClock()
+    sender = Sender(from_=NAME, transport=Wire(clock), clock=clock)
+
+    async def main():
+        async with sender.stream(feed()) as results:
+            await anext(results)
+            kill("Intake.run")
+            async for _ in results:
+                pass
+
+    async def feed():
+        yield letter("0")
+        await clock.sleep(HOURS)
+
+    with pytest.raises(IntakeError):
+        asyncio.run(main())
+
+
+@NEVER_BEGUN
+def test_an_intake_killed_before_it_begins_takes_nothing_in():
+    """Nothing was handed in, and nothing hangs."""
+    clock = FakeClock()
+    sender = Sender(from_=NAME, transport=Wire(clock), clock=clock)
+
+    async def main():
+        async with sender.stream([letter()]) as results:
+            kill("Intake.run")
             await asyncio.sleep(0)
-        for task in others:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, IntakeError):
-            await batch
-        assert clock.sleepers == 0
-        return ears
+        return results.report.total
 
-    for victim in ("Intake.run", "Workers._work"):
-        ears = asyncio.run(main(victim))
-        gc.collect()
-        assert len(ears.fates) in {0, 9}
+    with contextlib.suppress(asyncio.CancelledError):
+        assert asyncio.run(main()) == 0
+    gc.collect()
+    assert sender._lanes == {}
 
 
 async def test_a_cancellation_inside_the_transport_costs_one_message(clock, ears):
@@ -589,6 +722,40 @@ async def test_the_grace_can_be_cut_short(clock, ears):
     assert {UNKNOWN: 1, HELD: 2} == ears.counts()
     assert clock.monotonic() == 1001
     assert wire.left == ["0"]
+
+
+async def test_an_error_of_the_engine_itself_comes_out_as_itself(clock, ears):
+    """There should be none; should there be one all the same, it is not hidden in a group, and no fate is lost."""
+
+    async def bug():
+        await clock.sleep(1)
+        raise ZeroDivisionError
+
+    sender = Sender(from_=NAME, transport=Wire(clock, default=HOURS), clock=clock, observers=[ears])
+    with pytest.raises(ZeroDivisionError):
+        async with sender.stream([letter("0"), letter("1")]) as results:
+            results._run._tasks.start_soon(bug)
+            async for _ in results:
+                pass
+    assert {UNKNOWN: 1, HELD: 1} == ears.counts()
+
+
+async def test_a_stop_holds_what_waits_for_a_retry(clock, ears):
+    """Also what may have been sent already, which is unknown; a retry that falls due during the grace is not made."""
+    answers = {"0": ServiceUnavailableError(), "1": OutcomeUnknownError(), "2": 4}
+
+    class Again:
+        def decide(self, attempt):
+            return Retry(2)
+
+    wire = Wire(clock, answers)
+    sender = Sender(
+        from_=NAME, transport=wire, limiter=Even(), retry=Again(), clock=clock, observers=[ears], max_parallel=1
+    )
+    async with cancelled(clock, 1):
+        await sender.send_all([letter(str(i)) for i in range(4)])
+    assert [HELD, UNKNOWN, SENT, HELD] == [ears.fates[str(i)].status for i in range(4)]
+    assert wire.left == ["0", "1", "2"]
 
 
 async def test_two_may_wait_for_the_results_of_one_stream(clock):

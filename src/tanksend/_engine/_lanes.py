@@ -92,11 +92,10 @@ class Lanes:
             return True
         return False
 
-    def resign(self, run: Run) -> None:
-        """The worker that was to lead on behalf of *run* is gone."""
-        if self._leader is run:
-            self._leader = None
-            self.wake()
+    def resign(self) -> None:
+        """The worker that was to lead is gone before it began."""
+        self._leader = None
+        self.wake()
 
     def interrupt(self, run: Run) -> None:
         """*run* stops: when it leads, its leader must look up."""

@@ -297,7 +297,7 @@ class Run:
         if entry is not None:
             self.put_back(entry)
         if led:
-            self.lanes.resign(self)
+            self.lanes.resign()
         else:
             self.lanes.wake()
         if self.done.is_set() and not self.workers:
@@ -374,7 +374,10 @@ class Run:
             again = now + decision.after
             if entry.deadline is None or again < entry.deadline:
                 self._waiting.add(entry)
-                self.timers.at(again, lambda: self._make_ready(entry))
+                if decision.after > 0:
+                    self.timers.at(again, lambda: self._make_ready(entry))
+                else:
+                    self._make_ready(entry)
                 return
         self._give_up(entry, error)
         if isinstance(decision, Retry):

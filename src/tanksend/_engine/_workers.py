@@ -88,7 +88,10 @@ class Workers:
                     self._idle.append(worker)
                     await worker.event.wait()
             except anyio.get_cancelled_exc_class():
-                raise
+                if worker.scope.cancel_called:
+                    raise
+                # By name, past all scopes: its event loop is being torn down.
+                run.stop("stopped, because a task of it was cancelled")
             except BaseException as error:  # noqa: BLE001  (it comes out of the caller's block)
                 run.crash(error)
             finally:
@@ -97,6 +100,4 @@ class Workers:
     def _gone(self, worker: Worker) -> None:
         """*worker* has ended, or never began."""
         self._all.discard(worker)
-        if worker in self._idle:
-            self._idle.remove(worker)
         self._run.left(worker.entry, led=worker.leads)
