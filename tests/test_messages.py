@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import hashlib
+import inspect
 import pickle
 import re
 import string
@@ -579,6 +580,24 @@ def test_an_attachment_is_encoded_once():
     assert attachment.encoded == "AP8Q"
     assert attachment.encoded is attachment.encoded
     assert "\n" not in Attachment("a.pdf", bytes(1000)).encoded
+
+
+def test_the_shortest_and_the_longest_file_name():
+    """One character to 255."""
+    assert Attachment("a", b"").check() == ()
+    assert Attachment("a" * 255, b"").check() == ()
+
+
+def test_what_is_less_obvious_is_given_by_name():
+    """So that a call can be read."""
+
+    def by_position(kind):
+        parameters = inspect.signature(kind).parameters.values()
+        return [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]
+
+    assert by_position(Message) == ["to", "subject", "text", "html"]
+    assert by_position(Attachment) == ["name", "content"]
+    assert by_position(Unsubscribe) == []
 
 
 def test_attachments_are_compared_by_value():

@@ -81,6 +81,10 @@ def test_rows_are_cut_and_it_says_so():
     assert report.rows == (Row(0, Status.SENT, "id-0", None), Row(1, Status.SENT, "id-1", None))
     assert (report.rows_cut, report.total) == (3, 5)
     assert report_of(result(), keep=0).rows == ()
+    many = SendReport()
+    for _ in range(10_001):
+        many.add(result())
+    assert (len(many.rows), many.rows_cut) == (10_000, 1)
 
 
 def test_the_pace_held():
@@ -88,6 +92,8 @@ def test_the_pace_held():
     report = report_of(result(to=["a@example.com", "b@example.com"]), result(status=Status.HELD))
     report.duration = 4.0
     assert report.recipients_per_second == 0.5
+    report.duration = 0.5
+    assert report.recipients_per_second == 4.0
 
 
 def test_the_text_of_a_report():
@@ -250,6 +256,7 @@ def test_the_html_says_what_it_leaves_out():
     text = report._repr_html_()
     assert text.count("<td>d") == 20
     assert "<tr><td>… and 2 more</td></tr>" in text
+    assert "more" not in report_of(*(result(to=[f"a@d{number}.example"]) for number in range(20)))._repr_html_()
 
 
 def test_pandas():

@@ -146,6 +146,12 @@ def test_they_keep_their_contract():
     check_retry_policy(ExponentialBackoff(attempts=9, resend_unknown=True), resend_unknown=True)
 
 
+def test_seconds_are_given_by_name():
+    """Three numbers in a row tell nobody which is which."""
+    with pytest.raises(TypeError):
+        ExponentialBackoff(4, False, 1.0)  # the third
+
+
 def test_policies_are_values():
     """Compared by their numbers, which their repr shows."""
     assert ExponentialBackoff() == ExponentialBackoff(4, resend_unknown=False, base=1.0, cap=20.0, throttle_base=0.5)
