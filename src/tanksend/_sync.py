@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
 
 from ._sender import DEFAULT_GIVE_UP_SECONDS, Sender
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -48,7 +50,7 @@ class SyncSender:
         tags: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        from ._loop_thread import LoopThread  # noqa: PLC0415  (loads when it is used)
+        from ._loop_thread import LoopThread  # loads when it is used
 
         self._sender = Sender(
             from_=from_,
@@ -66,7 +68,7 @@ class SyncSender:
             tags=tags,
             clock=clock,
         )
-        self._loop = LoopThread()
+        self._loop = LoopThread(self._sender.aclose)
 
     @property
     def last_report(self) -> SendReport | None:
@@ -105,17 +107,22 @@ class SyncSender:
         give_up_after: float | dt.timedelta | None = None,
     ) -> SendReport:
         del campaign
-        from ._progress import Outlet  # noqa: PLC0415  (loads when it is used)
-        from ._sync_stream import SyncResultStream  # noqa: PLC0415
+        from ._progress import Outlet  # loads when it is used
+        from ._report import RowFile
+        from ._sync_stream import SyncResultStream
 
-        outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=save_to)
-        try:
-            with SyncResultStream(self._sender, self._loop, messages, give_up_after, keep=keep) as results:
-                for result in results:
-                    outlet.put(result)
-                return results.report
-        finally:
-            outlet.close()
+        with ExitStack() as stack:
+            # Rows are saved on the loop's side: an interrupt of this thread must neither lose one nor write it twice.
+            save = stack.enter_context(RowFile(save_to)).write if save_to is not None else None
+            outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=None)
+            stack.callback(outlet.close)
+            stream = SyncResultStream(self._sender, self._loop, messages, give_up_after, keep=keep, save=save)
+            with stream:
+                for result in stream:
+                    returned = outlet.put(result)
+                    if inspect.isawaitable(returned):
+                        self._loop.call(_wait_for, returned)
+            return stream.report
 
     def stream(
         self,
@@ -125,14 +132,14 @@ class SyncSender:
         give_up_after: float | dt.timedelta | None = None,
     ) -> SyncResultStream:
         del campaign
-        from ._sync_stream import SyncResultStream  # noqa: PLC0415  (loads when it is used)
+        from ._sync_stream import SyncResultStream  # loads when it is used
 
         return SyncResultStream(self._sender, self._loop, messages, give_up_after)
 
     def close(self) -> None:
-        self._loop.call(self._sender.aclose)
+        self._loop.close()
 
-    def __enter__(self) -> SyncSender:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -142,6 +149,10 @@ class SyncSender:
 
     def __repr__(self) -> str:
         return f"<Sync{repr(self._sender)[1:]}"
+
+
+async def _wait_for(returned: Awaitable[object]) -> None:
+    await returned
 
 
 for _name, _original in {"send": "send", "send_all": "send_all", "stream": "stream", "close": "aclose"}.items():
