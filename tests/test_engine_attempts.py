@@ -41,6 +41,7 @@ def letter(name="m", **options):
 
 @pytest.fixture
 def clock():
+    """Time that jumps."""
     return FakeClock()
 
 
@@ -144,10 +145,8 @@ async def test_each_deadline_counts_from_its_own_intake(clock):
 
     wire = RecordingTransport(clock=clock)
     sender = Sender(from_=NAME, transport=wire, limiter=TokenBucketLimiter(0.001, clock=clock), clock=clock)
-    held = []
     async with sender.stream(slowly(), give_up_after=2.5) as results:
-        async for result in results:
-            held.append((result.index, result.status, clock.monotonic()))
+        held = [(result.index, result.status, clock.monotonic()) async for result in results]
     assert [(0, SENT, 1000), (1, HELD, 1003.5), (2, HELD, 1004.5), (3, HELD, 1005.5)] == held
 
 
@@ -184,10 +183,8 @@ async def test_deadlines_pass_while_every_request_hangs(clock):
     """No worker is free to look at the time, and none is needed."""
     wire = RecordingTransport(clock=clock, delay=100)
     sender = Sender(from_=NAME, transport=wire, max_parallel=1, clock=clock)
-    seen = []
     async with sender.stream([letter("0"), letter("1")], give_up_after=5) as results:
-        async for result in results:
-            seen.append((result.index, result.status, clock.monotonic()))
+        seen = [(result.index, result.status, clock.monotonic()) async for result in results]
     # The request on the wire is never cut.
     assert [(1, HELD, 1005), (0, SENT, 1100)] == seen
 
@@ -542,10 +539,14 @@ async def test_observers_hear_of_failed_attempts_and_fates(clock, caplog):
 
     class Ears:
         def on_event(self, event):
-            heard.append((event.kind, event.index, type(event.error), event.attempt, event.result and event.result.status))
+            heard.append(
+                (event.kind, event.index, type(event.error), event.attempt, event.result and event.result.status)
+            )
 
     wire = RecordingTransport([ServiceUnavailableError(), None, ContentRejectedError()])
-    sender = Sender(from_=NAME, transport=wire, retry=ExponentialBackoff(base=0), observers=[Rude(), Ears()], clock=clock)
+    sender = Sender(
+        from_=NAME, transport=wire, retry=ExponentialBackoff(base=0), observers=[Rude(), Ears()], clock=clock
+    )
     await sender.send_all([letter("0"), letter("1")])
     assert [
         (EventKind.ATTEMPT_FAILED, 0, ServiceUnavailableError, 1, None),

@@ -71,6 +71,7 @@ class Slots:
 
 @pytest.fixture
 def clock():
+    """Time that jumps."""
     return FakeClock()
 
 
@@ -87,7 +88,12 @@ async def test_transactional_goes_before_bulk_and_within_a_lane_the_oldest_goes_
     """In one batch, the next slot is for the best that waits."""
     wire = Wire(clock)
     sender = Sender(from_=NAME, transport=wire, limiter=TokenBucketLimiter(1, clock=clock), clock=clock)
-    letters = [letter("bulk 1"), letter("bulk 2"), letter("urgent 1", priority=FIRST), letter("urgent 2", priority=FIRST)]
+    letters = [
+        letter("bulk 1"),
+        letter("bulk 2"),
+        letter("urgent 1", priority=FIRST),
+        letter("urgent 2", priority=FIRST),
+    ]
     report = await sender.send_all(letters)
     assert report.ok
     assert [("urgent 1", 0), ("urgent 2", 1), ("bulk 1", 2), ("bulk 2", 3)] == wire.left
@@ -129,7 +135,7 @@ async def test_a_retry_keeps_its_age(clock):
 
 
 async def test_what_a_heavier_message_costs_more_is_charged(clock):
-    """Three recipients go in a slot that was reserved for one: two more are taken from the budget, and not waited for."""
+    """Three recipients go in a slot that was reserved for one: two more are taken, and not waited for."""
     wire, limiter = Wire(clock), Slots(0, 2, 60, 1)
     sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock)
     async with anyio.create_task_group() as tasks:
@@ -190,7 +196,7 @@ async def test_a_stop_while_the_difference_is_charged_sends_nothing(clock):
 
 
 async def test_a_charge_that_is_cut_off_puts_everything_back(clock):
-    """The leader is stopped while it charges for another's message and the limiter hangs: that one goes all the same."""
+    """The leader is stopped while it charges for another's message and the limiter hangs: that one still goes."""
     wire, limiter = Wire(clock), Slots(2, clock=clock)
     seen = []
     sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock, observers=[Ears(seen)])
@@ -253,6 +259,7 @@ async def test_who_stops_waiting_for_a_far_slot_is_gone_at_once(clock):
 
 
 async def cancel_after(clock, seconds, scope):
+    """Cancel *scope* in a while."""
     await clock.sleep(seconds)
     scope.cancel()
 
@@ -402,7 +409,9 @@ async def test_a_cut_request_leaves_its_place_to_the_other_run(clock):
 async def test_a_consumer_may_send_inside_its_loop(clock):
     """With one place on the wire, and from inside the stream's own block: nothing waits for the consumer."""
     wire = Wire(clock)
-    sender = Sender(from_=NAME, transport=wire, clock=clock, max_parallel=1, limiter=TokenBucketLimiter(10, clock=clock))
+    sender = Sender(
+        from_=NAME, transport=wire, clock=clock, max_parallel=1, limiter=TokenBucketLimiter(10, clock=clock)
+    )
     async with sender.stream([letter(str(i)) for i in range(20)]) as results:
         async for result in results:
             inner = await sender.send(letter(f"about {result.index}"))
@@ -427,8 +436,8 @@ async def test_a_limiter_that_fails_stops_the_batch(clock):
     report = await sender.send_all([letter(str(i)) for i in range(4)])
     assert (1, 3) == (report.counts[Status.SENT], report.counts[Status.HELD])
     assert {"LimiterFailed", None} == {row.error for row in report.rows}
+    sender = Sender(from_=NAME, transport=wire, limiter=Slots(ValueError("b@example.com")), clock=clock)
     with pytest.raises(HeldError) as raised:
-        sender = Sender(from_=NAME, transport=wire, limiter=Slots(ValueError("b@example.com")), clock=clock)
         await sender.send(letter())
     assert raised.value.cause_type == "ValueError"
     assert "b@" not in str(raised.value)
@@ -479,7 +488,7 @@ def test_one_sender_serves_several_loops_in_several_threads():
     assert sender._lanes == {}
 
 
-async def test_a_limiter_that_keeps_a_slot_for_itself_delays_nobodys_exit(clock):
+async def test_a_limiter_that_keeps_a_slot_for_itself_delays_nobodys_exit(clock, monkeypatch):
     """Its `release` never returns: who leaves gives it a while, on the loop's own time, and goes."""
 
     class Miser(Slots):
@@ -487,8 +496,8 @@ async def test_a_limiter_that_keeps_a_slot_for_itself_delays_nobodys_exit(clock)
             await anyio.sleep_forever()
 
     sender = Sender(from_=NAME, transport=Wire(clock), limiter=Miser(3600), clock=clock)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(HeldError):
-        patch.setattr("tanksend._engine._parts.RELEASE_SECONDS", 0.0)
+    monkeypatch.setattr("tanksend._engine._parts.RELEASE_SECONDS", 0.0)
+    with pytest.raises(HeldError):
         await sender.send(letter(), give_up_after=1)
 
 

@@ -1,3 +1,5 @@
+# ruff: noqa: PT012  (what comes out of the whole block is what is tested)
+
 from __future__ import annotations
 
 import asyncio
@@ -85,15 +87,18 @@ class OddError(BaseException):
 
 @pytest.fixture
 def clock():
+    """Time that jumps."""
     return FakeClock()
 
 
 @pytest.fixture
 def ears():
+    """Hears each fate, and that there is but one."""
     return Ears()
 
 
 async def cancel_after(clock, seconds, scope):
+    """Cancel *scope* in a while."""
     await clock.sleep(seconds)
     scope.cancel()
 
@@ -235,7 +240,7 @@ async def test_a_stream_raises_the_error_of_its_iterable_after_the_last_result(c
     with pytest.raises(IntakeError):
         async with sender.stream(broken()) as results:
             async for result in results:
-                seen.append(result.status)
+                seen.append(result.status)  # noqa: PERF401  (the last step raises)
     assert seen == [SENT]
 
 
@@ -262,6 +267,40 @@ async def test_an_iterable_that_cannot_be_closed_is_an_error_of_the_iterable(clo
         await sender.send_all(Stuck())
     assert isinstance(raised.value.__cause__, OSError)
     assert {SENT: 1} == ears.counts()
+
+
+async def test_what_nobody_may_catch_raised_while_closing_comes_out_as_itself(clock, ears):
+    """It stops the batch, as it would from anywhere else."""
+    odd = OddError()
+
+    async def odd_end():
+        try:
+            yield letter("0")
+            await clock.sleep(HOURS)
+        finally:
+            raise odd
+
+    class Closes:
+        def __init__(self):
+            self.left = [letter("1")]
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop()
+
+        async def aclose(self):
+            raise odd
+
+    sender = Sender(from_=NAME, transport=Wire(clock), clock=clock, observers=[ears])
+    for messages in (odd_end(), Closes()):
+        with pytest.raises(OddError):
+            async with sender.stream(messages) as results:
+                await anext(results)
+    assert {SENT: 1, HELD: 1} == ears.counts()
 
 
 async def test_an_iterable_that_takes_for_ever_to_close_is_left_after_the_grace(clock):
@@ -305,8 +344,10 @@ async def test_a_shield_of_the_consumer_shields_the_batch(clock, ears):
     assert {SENT: 5} == ears.counts()
 
 
-@pytest.mark.parametrize("where", ["transport", "limiter", "store", "guard", "policy", "observer", "on_result", "iterable"])
-async def test_what_nobody_may_catch_comes_out_as_itself(clock, where):
+@pytest.mark.parametrize(
+    "where", ["transport", "limiter", "store", "guard", "policy", "observer", "on_result", "iterable"]
+)
+async def test_what_nobody_may_catch_comes_out_as_itself(clock, where):  # noqa: C901  (one part, raising in turn)
     """Not in a group, from wherever it was raised; the messages still have their fates, and no task is left."""
     odd = OddError()
     ears = Ears("1" if where == "observer" else None, odd)
@@ -396,6 +437,7 @@ def test_an_interrupt_comes_out_as_itself(anyio_backend_name, kind, where):
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend_name(request):
+    """For tests that run an event loop themselves."""
     return request.param
 
 
@@ -685,10 +727,9 @@ async def test_a_stopped_iterable_may_end_its_own_way(clock):
 
     async def turns():
         yield letter()
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await clock.sleep(HOURS)
-        except asyncio.CancelledError:
-            raise asyncio.CancelledError from None
+        raise asyncio.CancelledError
 
     sender = Sender(from_=NAME, transport=Wire(clock, {"m": ContentRejectedError()}), clock=clock)
     async with sender.stream(turns()) as results:
@@ -764,8 +805,7 @@ async def test_two_may_wait_for_the_results_of_one_stream(clock):
     seen = []
 
     async def consume(results):
-        async for result in results:
-            seen.append(result.index)
+        seen.extend([result.index async for result in results])
 
     async with sender.stream([letter(str(i)) for i in range(20)]) as results, anyio.create_task_group() as tasks:
         tasks.start_soon(consume, results)

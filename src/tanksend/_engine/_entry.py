@@ -33,6 +33,7 @@ class Entry:
         "suppressed",
         "taken_at",
         "throttles",
+        "uncounted",
         "unknown",
         "waited",
         "weight",
@@ -50,6 +51,8 @@ class Entry:
         self.lane = Priority.BULK
         self.request: SendRequest | None = None
         self.weight = 0
+        self.uncounted = 0
+        """How many of its recipients are SES's own, and do not count against the day's quota."""
         self.suppressed: tuple[Address, ...] = ()
         self.deadline: float | None = None
         self.waited = 0.0

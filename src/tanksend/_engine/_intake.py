@@ -10,7 +10,7 @@ from .._results import Status
 from ..exceptions import GuardError, HeldError, InvalidMessageError, Problem, Scope, SuppressedError
 from ..typing import Allow, Drop, Hold, Replace
 from ._entry import Entry
-from ._prepare import prepare, without_suppressed
+from ._prepare import prepare, uncounted, without_suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -177,6 +177,7 @@ class Intake:
         entry.request = prepared
         entry.suppressed = ()
         entry.weight = len(prepared.to) + len(prepared.cc) + len(prepared.bcc)
+        entry.uncounted = uncounted(prepared)
         priority = entry.message.priority
         entry.lane = self._priority if priority is None else priority
 
@@ -199,6 +200,7 @@ class Intake:
         assert entry.request is not None  # noqa: S101  (it was prepared)
         entry.request, entry.suppressed = without_suppressed(entry.request, suppressed)
         entry.weight = len(entry.request.recipients)
+        entry.uncounted = uncounted(entry.request)
         if entry.weight == 0:
             self._run.settle(entry, Status.SUPPRESSED, error=SuppressedError())
 

@@ -147,7 +147,7 @@ class Lanes:
         best = self._best()
         assert best is not None  # noqa: S101  (there is work)
         try:
-            slot = await self._limiter.reserve(Demand(best.weight, best.weight, best.lane))
+            slot = await self._limiter.reserve(Demand(best.weight, best.weight, best.lane, best.uncounted))
         except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
             self._refused(best, error)
             return None
@@ -180,7 +180,7 @@ class Lanes:
             await self._parts.release(Slot(slot.delay, -extra, slot.token))
             return True
         try:
-            charged = await self._limiter.reserve(Demand(extra, extra, entry.lane))
+            charged = await self._limiter.reserve(Demand(extra, extra, entry.lane, min(extra, entry.uncounted)))
         except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
             self._put_back(slot, entry)
             self._refused(entry, error)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .._validator import AddressValidator
     from ._parts import Parts
 
+SIMULATOR = "@simulator.amazonses.com"
+
 
 def prepare(parts: Parts, message: object) -> SendRequest | tuple[Problem, ...]:
     """The request for *message*, or all that is wrong with it."""
@@ -39,6 +41,16 @@ def prepare(parts: Parts, message: object) -> SendRequest | tuple[Problem, ...]:
         return tuple(problems)
     configuration_set = message.configuration_set or parts.configuration_set
     return SendRequest(message, from_, to, cc, bcc, reply_to, configuration_set, _tags(parts, message))
+
+
+def uncounted(request: SendRequest) -> int:
+    """Recipients that do not count against the day's quota: SES Developer Guide, "Using the mailbox simulator"."""
+    number = 0
+    for group in (request.to, request.cc, request.bcc):
+        for address in group:
+            if address.email.endswith(SIMULATOR):
+                number += 1
+    return number
 
 
 def _judged(
