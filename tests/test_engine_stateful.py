@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -546,11 +546,17 @@ class World:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _repeatable_trio() -> None:
+def _repeatable_trio() -> Iterator[None]:
     """Be quiet, and let hypothesis decide how trio shuffles its tasks, so that what it finds it finds again."""
-    logging.getLogger("tanksend").setLevel(logging.CRITICAL)
-    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True
-    register_random(trio._core._run._r)
+    run = trio._core._run
+    register_random(run._r)
+    log = logging.getLogger("tanksend")
+    before = run._ALLOW_DETERMINISTIC_SCHEDULING, log.level
+    run._ALLOW_DETERMINISTIC_SCHEDULING = True
+    log.setLevel(logging.CRITICAL)
+    yield
+    run._ALLOW_DETERMINISTIC_SCHEDULING = before[0]
+    log.setLevel(before[1])
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
