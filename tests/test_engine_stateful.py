@@ -229,7 +229,7 @@ class Pace:
         return sum(recipients for _, recipients in self._slots.values())
 
     async def reserve(self, demand: Demand) -> Slot:
-        self._truth.holds(1 <= demand.recipients == demand.at_least, "a demand for nothing")
+        self._truth.holds(1 <= demand.at_least <= demand.recipients, "a demand for nothing")
         self._truth.holds(self._due() == self.outstanding, "a second slot while one is not due yet")
         if self._plan.slow_limiter:
             await self._clock.sleep(self._plan.slow_limiter)
@@ -240,8 +240,10 @@ class Pace:
         delay = self._plan.delays[number % len(self._plan.delays)]
         # What is charged for the difference in weight is not waited for, by contract.
         due = self._clock.monotonic() + (0.0 if self.outstanding else delay)
-        self._slots[number] = due, demand.recipients
-        return Slot(delay, demand.recipients, number)
+        # Every other time, as an account that counts strictly: there is room for the lightest only.
+        granted = demand.at_least if number % 2 else demand.recipients
+        self._slots[number] = due, granted
+        return Slot(delay, granted, number)
 
     async def release(self, slot: Slot) -> None:
         assert isinstance(slot.token, int)

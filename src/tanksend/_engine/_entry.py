@@ -25,6 +25,7 @@ class Entry:
         "index",
         "lane",
         "message",
+        "passed_at",
         "request",
         "run",
         "sequence",
@@ -55,6 +56,8 @@ class Entry:
         """How many of its recipients are SES's own, and do not count against the day's quota."""
         self.suppressed: tuple[Address, ...] = ()
         self.deadline: float | None = None
+        self.passed_at: float | None = None
+        """When a lighter message first went before it, because there was no room for this one."""
         self.waited = 0.0
         self.attempts = 0
         self.throttles = 0
@@ -63,6 +66,10 @@ class Entry:
         self.unknown: SendError | None = None
         """The first error after which SES may have the message; from then on it is sent or unknown."""
         self.settled = False
+
+    def is_late(self, now: float) -> bool:
+        """Whether it must not be sent any more."""
+        return self.deadline is not None and self.deadline <= now
 
     def origins(self) -> tuple[tuple[Origin, str], ...]:
         """The groups it belongs to, each of which can fail as a whole."""

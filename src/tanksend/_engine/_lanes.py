@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 LATE = 0.025
 """Seconds after which a slot that came too late lapses: used then, it would crowd the slots that follow."""
+PATIENCE = 5.0
+"""Seconds for which lighter messages may pass a heavy one for which there is no room; then they wait for it."""
+NEAR = 30.0
+"""Seconds up to which a slot that was reserved for bulk is not reserved anew because transactional mail has come."""
 
 
 class Lanes:
@@ -43,6 +47,8 @@ class Lanes:
         self._slot: Slot | None = None
         self._due = 0.0
         self._lapsed = False
+        self._asked: Demand | None = None
+        self._outranked = False
         self.in_flight = 0
 
     def next_sequence(self) -> int:
@@ -52,6 +58,11 @@ class Lanes:
     def ticket(self, run: Run, lane: Priority, sequence: int) -> None:
         """Let *run* compete in *lane* with its entry of that age."""
         heapq.heappush(self._tickets, (lane, sequence, next(self._numbers), run))
+        asked, nap = self._asked, self._nap
+        if nap is not None and asked is not None and lane < asked.priority and self._due - self._clock.monotonic() > NEAR:
+            # The limiter may let this one go much earlier: bulk may be waiting for tomorrow's quota.
+            self._outranked = True
+            nap.cancel()
 
     def wake(self) -> None:
         """Something can be sent: see that somebody waits for the slot."""
@@ -76,14 +87,23 @@ class Lanes:
             run.renew_ticket(lane)
         return None
 
-    def _take(self) -> Entry | None:
-        """The entry whose turn it is, taken out and counted as being on the wire."""
+    def _take(self, slot: Slot) -> Entry | None:
+        """The entry that *slot* is for, taken out and counted as being on the wire."""
         entry = self._best()
+        if entry is not None and self._must_be_passed(entry, slot):
+            entry = entry.run.pass_over(entry, slot.recipients)
         if entry is not None:
-            heapq.heappop(self._tickets)
+            if self._tickets[0][1] == entry.sequence:
+                heapq.heappop(self._tickets)
             entry.run.take(entry)
             self.in_flight += 1
         return entry
+
+    def _must_be_passed(self, entry: Entry, slot: Slot) -> bool:
+        """Whether the limiter has room for fewer than it was asked for, and *entry* is not to go all the same."""
+        asked = self._asked
+        short = asked is not None and slot.recipients < asked.recipients
+        return short and entry.weight > slot.recipients and asked is not None and entry.lane >= asked.priority
 
     def try_lead(self, run: Run) -> bool:
         """Become leader on behalf of *run*, when nobody is and there is something to lead to."""
@@ -132,7 +152,7 @@ class Lanes:
                 return None
         if slot.delay > 0 and not await self._due_now():
             return None
-        entry = self._take()
+        entry = self._take(slot)
         if entry is None:
             await self._give_back()
             return None
@@ -146,14 +166,22 @@ class Lanes:
         """Get a slot for the best entry; None when that failed, which its run has then been told."""
         best = self._best()
         assert best is not None  # noqa: S101  (there is work)
+        asked = Demand(best.weight, self._at_least(best), best.lane, best.uncounted)
         try:
-            slot = await self._limiter.reserve(Demand(best.weight, best.weight, best.lane, best.uncounted))
+            slot = await self._limiter.reserve(asked)
         except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
             self._refused(best, error)
             return None
+        self._asked = asked
         self._slot = slot
         self._due = self._clock.monotonic() + slot.delay
         return slot
+
+    def _at_least(self, best: Entry) -> int:
+        """The fewest recipients that are of use: the lightest message may pass *best*, until that has waited enough."""
+        if best.weight == 1 or (best.passed_at is not None and self._clock.monotonic() - best.passed_at > PATIENCE):
+            return best.weight
+        return best.run.lightest(best.lane)
 
     async def _due_now(self) -> bool:
         """Sleep until the slot is due; False when it was interrupted or is too late to be used."""
@@ -165,6 +193,10 @@ class Lanes:
                     await self._clock.sleep(delay)
             finally:
                 self._nap = None
+        if self._outranked:
+            self._outranked = False
+            await self._give_back()
+            return False
         late = self._clock.monotonic() - self._due
         if late > LATE and not self._lapsed:
             # Only one in a row: where everything is late, nothing would ever go.
@@ -188,8 +220,8 @@ class Lanes:
         except BaseException:
             self._put_back(slot, entry)
             raise
-        if entry.run.leaving:
-            # It was stopped meanwhile, and has not left yet.
+        if entry.run.leaving or entry.is_late(self._clock.monotonic()):
+            # It was stopped meanwhile, or its time has run out; it has not left yet.
             self._put_back(slot, entry)
             await self._parts.release(charged)
             return False

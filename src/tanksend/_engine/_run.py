@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ._sources import Source
 
 LANES = tuple(Priority)
+LOOK_AHEAD = 64
+"""Messages looked at for one that fits, when there is no room for the next."""
 GRACE_SECONDS = 5.0
 """How long requests on the wire may go on after a stop."""
 MANY_DEADLINES = 2_000
@@ -200,7 +202,7 @@ class Run:
         """*entry* is ready for a slot, unless it is too late for that."""
         if self.failure is not None:
             self.hold(entry, self.failure)
-        elif entry.deadline is not None and entry.deadline <= self.parts.clock.monotonic():
+        elif entry.is_late(self.parts.clock.monotonic()):
             self.hold(entry, self._too_late(entry))
         else:
             self._waiting.add(entry)
@@ -249,10 +251,27 @@ class Run:
                     return True
         return False
 
+    def lightest(self, lane: Priority) -> int:
+        """The fewest recipients of those who would be next in *lane*."""
+        return min(entry.weight for _, entry in self._ready[lane][:LOOK_AHEAD] if not entry.settled)
+
+    def pass_over(self, heavy: Entry, limit: int) -> Entry | None:
+        """The heaviest with at most *limit* recipients, of those who would be next after *heavy*; the oldest of equals."""
+        if heavy.passed_at is None:
+            heavy.passed_at = self.parts.clock.monotonic()
+        near = [entry for _, entry in self._ready[heavy.lane][:LOOK_AHEAD] if entry.weight <= limit]
+        fitting = [entry for entry in near if not entry.settled and not self._hold_failed(entry)]
+        return max(fitting, key=lambda entry: (entry.weight, -entry.sequence), default=None)
+
     def take(self, entry: Entry) -> None:
         """The lanes give *entry* a slot."""
-        heapq.heappop(self._ready[entry.lane])
-        self._ticketed[entry.lane] = None
+        ready = self._ready[entry.lane]
+        if ready[0][1] is entry:
+            heapq.heappop(ready)
+            self._ticketed[entry.lane] = None
+        else:
+            ready.remove((entry.sequence, entry))
+            heapq.heapify(ready)
         self._waiting.discard(entry)
         self._in_flight += 1
         entry.waited += self.parts.clock.monotonic() - entry.since
