@@ -192,7 +192,26 @@ def test_a_burst_of_refusals_cuts_once():
     control.accepted(CUT_EVERY, 1_000)
     before = control.pace(CUT_EVERY, RATE, 1.0)
     control.throttled(CUT_EVERY, 1, RATE, 1.0)
-    assert (control.cut_at, control.ceiling) == (CUT_EVERY, before)
+    assert (control.cut_at, control.ceiling) == (CUT_EVERY, before * 0.95)
+
+
+@pytest.mark.parametrize(("after", "ceiling"), [(1.24, 25.0 * 0.95), (1.25, 25.0)])
+def test_a_cut_that_another_has_to_follow_was_too_small(after, ceiling):
+    """Then the ceiling falls as well."""
+    control = strangled(0.0, headroom=0.5)
+    control.accepted(after, 1_000)
+    before = control.pace(after, RATE, 1.0)
+    control.throttled(after, 1, RATE, 1.0)
+    assert control.ceiling == pytest.approx(before * ceiling / 25.0)
+
+
+def test_what_is_free_lies_between_a_ceiling_and_what_was_refused_above_it():
+    """In the middle, for all we know."""
+    control = strangled(0.0, headroom=0.5)
+    control.accepted(9.0, 1_000)
+    control.throttled(9.0, 1, RATE, 1.0)
+    assert control.ceiling == pytest.approx(25.0 + 5.0 / 2)
+    assert control.recovery == 6.0
 
 
 def test_where_much_is_refused_the_ceiling_is_lower_by_that():
@@ -232,7 +251,7 @@ def test_counts_fade():
 
 
 def test_the_same_ceiling_again_is_asked_about_less_often():
-    """Up to eight seconds; a refusal well below it, or many, begin anew."""
+    """Up to nine seconds."""
     control = strangled(0.0, headroom=0.5)
     now, found = 0.0, []
     for _ in range(3):
@@ -258,9 +277,10 @@ def test_many_refusals_end_the_patience():
     control = strangled(0.0, headroom=0.5)
     control.recovery = PATIENCE
     control.taken, control.refused, control.faded_at = 10.0, 10.0, 8.0
+    before = control.pace(8.0, RATE, 1.0)
     control.throttled(8.0, 1, RATE, 1.0)
     assert control.recovery == RECOVERY
-    assert control.ceiling == pytest.approx(12.5)
+    assert control.ceiling == pytest.approx(before * 0.5)
 
 
 def test_a_refusal_below_the_ceiling_ends_the_patience():

@@ -18,7 +18,9 @@ together now and then, and an account that counts strictly refuses one of them.
   and `SUSPICION` seconds later, is a sign that somebody else uses the account.
 - Then the pace is *cut*, at most once in `CUT_EVERY` seconds, since a burst of refusals tells one thing. The pace that
   was refused becomes the ``ceiling``. Where a good share of the last second or so was refused (``taken`` and
-  ``refused``, which fade with `FADE`; one refusal is the price of asking), the ceiling is lower by that share.
+  ``refused``, which fade with `FADE`; one refusal is the price of asking), the ceiling is lower by that share; and
+  where a cut has to follow another within `QUICK` seconds, by a `DIP` as well, because the first was too small. What
+  was refused on the way up from a ceiling lies above what is free: then it is the middle between the two.
 - From `DIP` of the ceiling the pace comes back along CUBIC's curve (RFC 9438, section 4): steeply at first, flat just
   below the ceiling, which it reaches after ``recovery`` seconds; then it probes, ``PROBE * rate * t**3`` above it. So
   it stays close to what is free, asks for more rarely, and takes all of it within some 15 s when the other has gone.
@@ -57,11 +59,13 @@ SUSPICION = 3.0
 """Seconds for which a refusal at full pace is kept in mind."""
 CUT_EVERY = 1.0
 """Seconds between two cuts: the sliding second has to pass before the first can show."""
+QUICK = 1.25
+"""Seconds after a cut in which another shows that it was too small."""
 DIP = 0.95
 """Share of the ceiling that is left after a cut. CUBIC's 0.7 empties the queues of routers; an account has none."""
 RECOVERY = 4.0
 """Seconds from a cut back to the ceiling."""
-PATIENCE = 8.0
+PATIENCE = 9.0
 """The same, when the ceiling has been the same for a while."""
 SAME = 0.98
 """Share of the ceiling from which a refusal confirms it."""
@@ -255,6 +259,10 @@ class RateControl:
         if share >= HEAVY:
             pace *= 1.0 - share
             self.recovery = RECOVERY
+        elif now - self.cut_at < QUICK:
+            pace *= DIP
+        elif self.ceiling < pace:
+            pace = (pace + self.ceiling) / 2.0
         self.ceiling = max(pace, floor_of(rate))
         self.cut_at = now
         self.suspect_at = -math.inf

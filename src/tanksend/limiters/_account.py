@@ -182,16 +182,11 @@ class AccountLimiter:
                 return None
             rate = book.rate(self._fallback)
             if fits_at > now:
-                grant = book.later.grant(fits_at, demand.recipients, demand.at_least, rate, self._headroom)
-                book.later_due = grant.due
-                control = book.later
+                control, grant = book.later, book.wait(fits_at, demand, rate, self._headroom)
             else:
-                if max(now, book.pace.paid) >= book.later_due:
-                    # The moment of those who waited has come: what they were promised comes first.
-                    book.pace.pause(book.later.paid)
-                    book.later_due = math.inf
-                grant = book.pace.grant(now, demand.recipients, demand.at_least, rate, self._headroom)
+                book.yield_to_waiting(now)
                 control = book.pace
+                grant = control.grant(now, demand.recipients, demand.at_least, rate, self._headroom)
             counted = min(counted, grant.recipients)
             bucket = book.day.take(now, grant.due, counted)
         token = _Token(book, control, control.serial, bucket, grant.recipients, counted)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeVar
 
-    from ..typing import Account, AccountSource, Clock
+    from .._pacing import Grant
+    from ..typing import Account, AccountSource, Clock, Demand
 
     T = TypeVar("T")
 
@@ -59,7 +60,7 @@ class AccountBook:
         lock: Held for arithmetic only.
         pace: When the next request may go.
         later: The same for slots that wait for the daily quota: they must not hold up what needs no waiting.
-        later_due: When the last of those is due.
+        waiting: Grants of *later* whose moment has not come, by moment.
         day: The rolling 24 hours.
         account: What SES last said; None while it has not.
         read_at: When that was.
@@ -75,7 +76,7 @@ class AccountBook:
     lock: threading.Lock = attrs.field(factory=threading.Lock)
     pace: RateControl = attrs.field(factory=RateControl)
     later: RateControl = attrs.field(factory=RateControl)
-    later_due: float = math.inf
+    waiting: list[Grant] = attrs.field(factory=list)
     day: DailyWindow = attrs.field(factory=DailyWindow)
     account: Account | None = None
     read_at: float = -math.inf
@@ -94,11 +95,24 @@ class AccountBook:
     def forked(self) -> None:
         """Begin anew in a child, but for what was learned; another thread may have been at work on it."""
         self.lock = threading.Lock()
-        self.pace, self.later, self.later_due = RateControl(), RateControl(), math.inf
+        self.pace, self.later, self.waiting = RateControl(), RateControl(), []
         ours, others = list(self.day.ours), list(self.day.others)
         sums = sum(count for _, count in ours), sum(count for _, count in others)
         self.day = DailyWindow(self.day.quota, ours, others, *sums)
         self.reading = False
+
+    # --- slots that wait ---
+
+    def wait(self, at: float, demand: Demand, rate: float, headroom: float) -> Grant:
+        """Grant *demand* for the moment *at* in the future."""
+        grant = self.later.grant(at, demand.recipients, demand.at_least, rate, headroom)
+        self.waiting.append(grant)
+        return grant
+
+    def yield_to_waiting(self, now: float) -> None:
+        """Those whose moment has come are in the way of who comes now."""
+        while self.waiting and self.waiting[0].due <= max(now, self.pace.paid):
+            self.pace.pause(self.waiting.pop(0).paid)
 
     # --- readings ---
 

@@ -204,10 +204,11 @@ class _AsyncioDriver:
 
     def _blocked(self) -> bool:
         """Whether nothing but a timer can move this loop on."""
-        queue: Iterable[Any] | None = getattr(self.loop, "_ready", None)
-        if queue is None:
+        ready: Iterable[Any] | None = getattr(self.loop, "_ready", None)
+        if ready is None:
             self._quiet += 1
             return self._quiet > _HIDDEN_TURNS
+        queue = tuple(ready)  # another thread may put something into it at any moment
         if not queue or all(map(_is_driver, queue)):
             self._quiet += 1
             return self._quiet > _QUIET_TURNS
