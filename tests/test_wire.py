@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import socket
 import ssl
 import struct
@@ -28,6 +29,7 @@ from tanksend.transports._link import Link, Route
 from tanksend.transports._settings import Endpoint, Proxy
 from tanksend.transports._tls import Trust
 from tanksend.transports._wire import Wire, _inherited
+from tanksend.transports._wire_asyncio import AsyncioPool
 
 pytestmark = pytest.mark.anyio
 
@@ -631,7 +633,7 @@ async def test_each_request_has_its_own_time(serve, to):
         serve_all(peer)
 
     server = serve(dawdle, prompt)
-    async with to(server, read=0.3) as wire:
+    async with to(server, read=1.0) as wire:
 
         async def be_late() -> None:
             with pytest.raises(OutcomeUnknownError):
@@ -640,7 +642,7 @@ async def test_each_request_has_its_own_time(serve, to):
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(be_late)
-            await anyio.sleep(0.2)
+            await anyio.sleep(0.5)  # The second has as much time left when the first is late.
             assert 200 == (await wire.exchange(post())).status
         hold.set()
 
@@ -1016,6 +1018,7 @@ from tanksend.transports._link import Route
 from tanksend.transports._settings import Endpoint
 from tanksend.transports._tls import Trust
 from tanksend.transports._wire import Wire, _inherited
+from tanksend.transports._wire_asyncio import AsyncioPool
 
 POST = b"POST /v2/x HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 0\\r\\n\\r\\n"
 trust = Trust({bundle!r})
@@ -1112,6 +1115,33 @@ def test_closing_after_the_loop(serve, bundle):
 
 
 # --- small parts
+
+
+def test_only_the_socket_that_is_meant_is_dropped():
+    """Its number may be somebody else's by now: then nothing is touched."""
+    with socket.socket() as ours, socket.socket() as other:
+        known = _pool.inode(ours.fileno())
+        _pool.drop_unspoken(other.fileno(), known)
+        assert _pool.inode(other.fileno()) not in {0, known}
+        _pool.drop_unspoken(ours.fileno(), known)
+        assert _pool.inode(ours.fileno()) != known
+        closed = ours.detach()
+        os.close(closed)
+        assert 0 == _pool.inode(closed)
+        _pool.drop_unspoken(closed, 0)
+
+
+def test_a_loop_that_closes_while_it_is_told():
+    """Between the look whether it is open and the call into it, it may have been closed: then its pool is dropped."""
+    loop = asyncio.new_event_loop()
+
+    async def make() -> AsyncioPool:
+        return AsyncioPool(Route(Endpoint("http", "127.0.0.1", 1)), Trust(), 1.0, 1.0)
+
+    pool = loop.run_until_complete(make())
+    loop.close()
+    assert pool.gone
+    pool.close_soon()
 
 
 def test_a_bundle_may_be_a_directory(tmp_path, authority):

@@ -17,6 +17,7 @@ import math
 import socket
 from typing import TYPE_CHECKING, cast
 
+from ._dial_asyncio import dial
 from ._failures import LinkError, broken_off, in_words, no_answer, no_connection, no_connection_within, outcome_unknown
 from ._link import Link
 from ._pool import IdlePool, drop_unspoken, inode, is_readable
@@ -31,7 +32,6 @@ __all__ = ["AsyncioPool"]
 
 _READ_SIZE = 65_536
 _UNSENT = 16_384  # Bytes that the kernel may keep unsent; trio has the same figure.
-_NEXT_ADDRESS = 0.25  # Seconds until the next address of a name is tried as well (RFC 8305 section 8).
 # Requests above this are written piece by piece, so that a large one neither stops the loop nor is held twice.
 _PIECE = 262_144
 
@@ -292,7 +292,7 @@ class AsyncioPool:
         name = self.route.name
         try:
             async with asyncio.timeout(self.connect_timeout):
-                connection = await self._connect()
+                connection = await dial(*self.route.first, self._connection)
                 await connection.set_up()
         except TimeoutError:
             raise no_connection_within(name, self.connect_timeout) from None
@@ -300,14 +300,8 @@ class AsyncioPool:
             raise no_connection(name, error) from None
         return connection
 
-    async def _connect(self) -> Connection:
-        host, port = self.route.first
-        connection = Connection(self, Link(self.route, self._trust))
-        if isinstance(self.loop, asyncio.BaseEventLoop):
-            await self.loop.create_connection(lambda: connection, host, port, happy_eyeballs_delay=_NEXT_ADDRESS)
-        else:  # uvloop tries one address after the other.
-            await self.loop.create_connection(lambda: connection, host, port)
-        return connection
+    def _connection(self) -> Connection:
+        return Connection(self, Link(self.route, self._trust))
 
     def watch(self, connection: Connection) -> None:
         """End *connection* unless its request is done within the time limit."""
