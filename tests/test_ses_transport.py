@@ -321,6 +321,22 @@ async def test_asking_is_never_of_unknown_outcome(monkeypatch, failure):
     await transport.aclose()
 
 
+async def test_transports_that_share_quotas_have_the_same_name():
+    """By keys, region and endpoint; the name tells none of them."""
+
+    async def name(**options) -> str:
+        return await SESTransport(**{"region": "us-east-1", "credentials": KEYS, **options}).account_key()
+
+    assert await name() == await name()
+    others = [
+        {"region": "eu-west-1"},
+        {"credentials": Credentials("AKIDOTHER", "x")},
+        {"endpoint_url": "https://x.example"},
+    ]
+    assert 4 == len({await name(), *[await name(**other) for other in others]})
+    assert KEYS.access_key not in await name()
+
+
 async def test_other_operations_of_the_api():
     """Paths are encoded and signed; whatever the status, it is an answer."""
     async with SimulatedSES(verify_signatures=True, credentials=known(KEYS), suppressed=["a+b@example.com"]) as ses:

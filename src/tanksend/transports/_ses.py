@@ -14,6 +14,7 @@ from .._classify import is_expired_credentials, parse_v2_error
 from .._endpoints import check_region
 from .._payload import ACCOUNT_PATH, SEND_PATH, PayloadWriter, parse_account, parse_receipt
 from .._sigv4 import request_target
+from .._version import __version__
 from ..exceptions import ConfigurationError, ConnectionFailedError, OutcomeUnknownError, Scope, SettingError
 from ._credentials import credentials_provider
 from ._link import Route
@@ -153,9 +154,10 @@ class SESTransport:
 
     async def account_key(self) -> str:
         """
-        A name for the account and region behind this transport that tells neither: what the same name has shares quotas.
+        A name for the account and region behind this transport that tells neither.
 
-        Two sets of keys of one account have two names; SES has no cheap way to tell.
+        Transports with the same name share their quotas. Two sets of keys of one account have two names: SES has no
+        cheap way to tell.
         """
         way = self._ways.get(None) or await self._find_way()
         credentials = await way.credentials.get()
@@ -186,8 +188,6 @@ class SESTransport:
             raise _harmless(error) from None
 
     async def _find_way(self) -> _Way:
-        from .. import __version__
-
         try:
             settings = await resolve_settings(
                 region=self._region, profile=self._profile, session=self._session, endpoint_url=self._endpoint_url
