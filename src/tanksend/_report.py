@@ -263,14 +263,14 @@ class RowFile:
 
         # The replacement is for ids with half a surrogate pair: no answer of any server may stop a batch here.
         self._file = open(  # noqa: SIM115  (closed below)
-            path, "w", encoding="utf-8", errors="backslashreplace", newline="", opener=_open_private
+            path, "w", encoding="utf-8", errors="backslashreplace", newline="", opener=open_private
         )
         self._writer = csv.writer(self._file)
         self._writer.writerow(COLUMNS)
 
     def write(self, row: Row) -> None:
         """Add one line."""
-        self._writer.writerow([_harmless(cell) for cell in cells(row)])
+        self._writer.writerow([harmless(cell) for cell in cells(row)])
 
     def close(self) -> None:
         """Write what is buffered and close."""
@@ -285,7 +285,7 @@ class RowFile:
         self.close()
 
 
-def _open_private(path: str, flags: int) -> int:
+def open_private(path: str, flags: int) -> int:
     """Open, with mode 0600 also for a file that was there before."""
     descriptor = os.open(path, flags, 0o600)
     try:
@@ -298,6 +298,7 @@ def _open_private(path: str, flags: int) -> int:
     return descriptor
 
 
-def _harmless(cell: str | int | None) -> str:
+def harmless(cell: str | int | None) -> str:
+    """A cell that no spreadsheet runs as a formula."""
     text = "" if cell is None else str(cell)
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

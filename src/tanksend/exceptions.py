@@ -477,7 +477,7 @@ class StorageError(PartError):
     """
     What a part keeps in a file or a database cannot be read or written; the text says what to do.
 
-    `code`: ``locked``, ``read-only``, ``full``, ``foreign`` (another program's), ``newer``, ``damaged``, ``unreachable``.
+    `code`: ``locked``, ``read-only``, ``full``, ``foreign`` (not ours), ``newer``, ``damaged``, ``unreachable``.
     """
 
     _default_part = "part"

@@ -1,0 +1,41 @@
+"""The running event loop, whichever kind it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anyio.lowlevel import current_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+
+def this_loop() -> Hashable:
+    """The running event loop, as something to keep things by."""
+    native: Any = current_token().native_token
+    return native  # type: ignore[no-any-return]
+
+
+def killed() -> bool:
+    """Whether the current task was cancelled by name, past all cancel scopes. Only asyncio knows such a thing."""
+    if not hasattr(current_token().native_token, "call_soon_threadsafe"):
+        return False
+    import asyncio  # only where it runs already
+
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0
+
+
+def call_soon(loop: Any, callback: Callable[[], object]) -> None:  # noqa: ANN401  (asyncio's loop, or trio's token)
+    """Have *callback* called in *loop* (one that `this_loop` gave), from any thread and without waiting."""
+    soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    try:
+        soon(callback)
+    except RuntimeError:  # the loop has ended, and with it whoever waited
+        return
+
+
+def soon_in_this_loop(callback: Callable[[], object]) -> Callable[[], None]:
+    """A function that has *callback* called in the running loop, from any thread and without waiting."""
+    loop = this_loop()
+    return lambda: call_soon(loop, callback)
