@@ -14,6 +14,7 @@ from ._clock import FakeClock
 from ._control import SuppressedDestination, SuppressionList
 from ._faults import Faults
 from ._inbox import Counts, Delivered, Event, FaultRecord, Inbox
+from ._ledger_checks import check_ledger
 from ._memory import SimulatedTransport
 from ._proxy import TunnelProxy
 from ._recording import RecordingTransport
@@ -42,6 +43,7 @@ __all__ = [
     "SuppressionList",
     "TunnelProxy",
     "check_clock",
+    "check_ledger",
     "check_rate_limiter",
     "check_retry_policy",
     "check_suppression_store",
