@@ -20,6 +20,7 @@ class _Command:
 
 _COMMANDS = {
     "demo": _Command("_demo", "send a campaign to a simulated SES with faults switched on, and count what arrived"),
+    "ledger": _Command("_ledger", "show what became of a ledger's keys, settle unknown ones, export and forget"),
     "simulate": _Command("_simulate", "run a simulated SES that enforces its quotas"),
 }
 _USAGE_ERROR = 2
