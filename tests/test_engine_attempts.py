@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from tanksend import Message, Priority, Receipt, Sender, Status
-from tanksend._engine import _run
+from tanksend._engine import _deadlines
 from tanksend.exceptions import (
     AccessDeniedError,
     ConfigurationError,
@@ -150,6 +150,25 @@ async def test_each_deadline_counts_from_its_own_intake(clock):
     assert [(0, SENT, 1000), (1, HELD, 1003.5), (2, HELD, 1004.5), (3, HELD, 1005.5)] == held
 
 
+async def test_deadlines_are_watched_again_after_a_rest(clock):
+    """All were settled, and their deadline has passed; then one comes that has to wait."""
+
+    async def now_and_then():
+        yield letter("0")
+        await clock.sleep(10)
+        yield letter("1")
+
+    class Once(TokenBucketLimiter):
+        async def reserve(self, demand):
+            slot = await super().reserve(demand)
+            return attrs.evolve(slot, delay=0.0 if clock.monotonic() < 1005 else 60.0)
+
+    sender = Sender(from_=NAME, transport=RecordingTransport(), limiter=Once(1, clock=clock), clock=clock)
+    async with sender.stream(now_and_then(), give_up_after=2) as results:
+        seen = [(result.status, clock.monotonic()) async for result in results]
+    assert [(SENT, 1000), (HELD, 1012)] == seen
+
+
 async def test_deadlines_pass_while_waiting_for_a_retry(clock):
     """At the deadline, not when the retry would be due, and with the error that was met."""
     met = ServiceUnavailableError("busy", remedy="wait")
@@ -216,7 +235,7 @@ async def test_no_time_at_all_is_too_little(clock, never):
 
 async def test_the_settled_are_forgotten_though_their_deadline_is_far(clock, monkeypatch):
     """A day's deadline does not keep a long batch in memory, and one that waits is still held at its own."""
-    monkeypatch.setattr(_run, "MANY_DEADLINES", 20)
+    monkeypatch.setattr(_deadlines, "MANY", 20)
     wire = RecordingTransport(lambda request: ThrottlingError() if request.message.subject == "0" else None)
     sender = Sender(from_=NAME, transport=wire, retry=Steady(1_000), clock=clock)
 
@@ -228,7 +247,7 @@ async def test_the_settled_are_forgotten_though_their_deadline_is_far(clock, mon
     most = 0
     async with sender.stream(some(), give_up_after=86_400) as results:
         async for _ in results:
-            most = max(most, len(results._run._deadlines))
+            most = max(most, len(results._run._deadlines._watched))
     assert results.report.counts[SENT] == 499
     assert most == 20
     assert 86_400 <= clock.monotonic() <= 87_400
@@ -330,6 +349,20 @@ async def test_one_unverified_domain_holds_its_own_messages_only(clock):
     assert {"IdentityNotVerified"} == {result.error.code for result in held}
     assert {Origin.FROM} == {result.error.origin for result in held}
     assert report.note is None
+
+
+async def test_what_comes_after_those_of_a_failed_origin_is_not_forgotten(clock):
+    """One request at a time: the held ones make way for the next, though nothing is on the wire to remind of it."""
+
+    def answer(request):
+        return IdentityNotVerifiedError() if "two" in request.from_.email else None
+
+    wire = RecordingTransport(answer)
+    sender = Sender(transport=wire, max_parallel=1, clock=clock)
+    domains = ["two", "two", "two", "one", "two", "one"]
+    report = await sender.send_all([letter(from_=f"a@{domain}.example") for domain in domains])
+    assert (2, 4) == (report.counts[SENT], report.counts[HELD])
+    assert len(wire.requests) == 3
 
 
 async def test_a_missing_configuration_set_holds_those_that_name_it(clock):

@@ -3,10 +3,17 @@ from __future__ import annotations
 import threading
 
 import anyio
+import attrs
 import pytest
 
 from tanksend import Message, Priority, Receipt, Sender, Status
-from tanksend.exceptions import DailyQuotaExceededError, HeldError, SendError, ServiceUnavailableError
+from tanksend.exceptions import (
+    DailyQuotaExceededError,
+    HeldError,
+    IdentityNotVerifiedError,
+    SendError,
+    ServiceUnavailableError,
+)
 from tanksend.limiters import TokenBucketLimiter
 from tanksend.testing import FakeClock, RecordingTransport
 from tanksend.typing import Retry, Slot
@@ -195,6 +202,21 @@ async def test_a_stop_while_the_difference_is_charged_sends_nothing(clock):
     assert clock.sleepers == 0
 
 
+async def test_a_deadline_that_passes_while_the_difference_is_charged_holds_the_message(clock):
+    """It has not left yet, and must not any more; the slot goes to the one it was reserved for."""
+    wire, limiter = Wire(clock), Slots(2, clock=clock)
+    seen = []
+    sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock, observers=[Ears(seen)])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sender.send_all, [letter("light")])
+        tasks.start_soon(later, clock, 1, sender.send, letter("heavy", recipients=3))
+        await clock.sleep(1.5)
+        limiter.takes = 60
+    assert {"light": Status.SENT, "heavy": Status.HELD} == dict(seen)
+    assert [name for name, _ in wire.left] == ["light"]
+    assert [(1, 1), (2, 2)] == sorted(limiter.released)
+
+
 async def test_a_charge_that_is_cut_off_puts_everything_back(clock):
     """The leader is stopped while it charges for another's message and the limiter hangs: that one still goes."""
     wire, limiter = Wire(clock), Slots(2, clock=clock)
@@ -218,6 +240,74 @@ async def test_a_charge_that_is_cut_off_puts_everything_back(clock):
     # The slot was six seconds late by then, and made way for a fresh one.
     assert [1, 2, 3] == limiter.asked
     assert [(1, 1)] == limiter.released
+
+
+async def test_a_limiter_that_thinks_of_messages_is_asked_for_the_rest(clock):
+    """It gives slots for one recipient whatever it is asked for: the others are charged for."""
+
+    class Simple(Slots):
+        async def reserve(self, demand):
+            slot = await super().reserve(demand)
+            return Slot(slot.delay, 1, slot.token)
+
+    wire, limiter = Wire(clock), Simple(1, 1, 1)
+    sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock)
+    report = await sender.send_all([letter(str(i), recipients=3) for i in range(2)])
+    assert report.ok
+    assert [("0", 1), ("1", 2)] == wire.left
+    assert [3, 2, 3, 2] == limiter.asked
+
+
+async def test_a_far_slot_of_bulk_does_not_keep_an_urgent_message_waiting(clock):
+    """Bulk waits for tomorrow's quota. The urgent one asks for itself, and the bulk one anew after that."""
+    wire, limiter = Wire(clock), Slots(3600, 1, 5)
+    sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sender.send_all, [letter("bulk")])
+        tasks.start_soon(later, clock, 1, sender.send, letter("urgent"))
+    assert [("urgent", 2), ("bulk", 7)] == wire.left
+    assert [(1, 1)] == limiter.released
+
+
+class Narrow(Slots):
+    """A limiter with room for so many at most."""
+
+    room = 2
+
+    async def reserve(self, demand):
+        slot = await super().reserve(demand)
+        return Slot(slot.delay, max(demand.at_least, min(demand.recipients, self.room)), slot.token)
+
+
+async def test_light_messages_pass_a_heavy_one_for_which_there_is_no_room_but_not_for_ever(clock):
+    """For five seconds; then they wait for it."""
+    wire, limiter = Wire(clock), Narrow(*[1] * 20)
+    sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock)
+    weights = {"heavy": 9, **{f"pair {i}": 2 for i in range(3)}, **{f"single {i}": 1 for i in range(9)}}
+    report = await sender.send_all([letter(name, recipients=weight) for name, weight in weights.items()])
+    assert report.ok
+    names = [name for name, _ in wire.left]
+    assert [*(f"pair {i}" for i in range(3)), *(f"single {i}" for i in range(4)), "heavy"] == names[:8]
+    assert [9] * 8 + [1] * 5 == limiter.asked
+
+
+async def test_a_slot_that_is_too_small_for_all_who_are_left_is_asked_for_anew(clock):
+    """The light one that it was meant for is held meanwhile, because its identity is not verified."""
+
+    class Patchy(Wire):
+        async def send(self, request):
+            if request.message.subject == "bad":
+                await clock.sleep(1)
+            return await super().send(request)
+
+    wire = Patchy(clock, lambda request: IdentityNotVerifiedError() if "two" in request.from_.email else None)
+    limiter = Narrow(0, 0, 2, 1)
+    sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock)
+    bad, light = (attrs.evolve(letter(name), from_="a@two.example") for name in ("bad", "light"))
+    await sender.send_all([letter("good"), bad, letter("heavy", recipients=9), light])
+    assert [("good", 0), ("bad", 1), ("heavy", 3)] == wire.left
+    assert [1, 1, 9, 9] == limiter.asked
+    assert [(3, 2)] == limiter.released
 
 
 class Ears:

@@ -573,6 +573,37 @@ def test_a_killed_worker_stops_the_batch_and_leaves_the_lead_to_others():
 
 
 @NEVER_BEGUN
+def test_a_leader_killed_before_it_looked_does_not_take_the_lead_with_it():
+    """Another batch on the same loop goes on."""
+    clock = FakeClock()
+    ears = Ears()
+    sender = Sender(from_=NAME, transport=Wire(clock), limiter=Even(), clock=clock, observers=[ears])
+
+    async def doomed():
+        yield letter("doomed 0")
+        await clock.sleep(1)
+        yield letter("doomed 1")
+        # A worker was woken to lead for this one, in this very turn.
+        assert kill("Workers._work")
+        yield letter("doomed 2")
+
+    async def main():
+        async with sender.stream(later()) as results:
+            await asyncio.gather(sender.send_all(doomed()), return_exceptions=True)
+            return [result.status async for result in results]
+
+    async def later():
+        await clock.sleep(1)
+        await asyncio.sleep(0)
+        for i in range(3):
+            yield letter(f"later {i}")
+            await clock.sleep(1)
+
+    assert [SENT, SENT, SENT] == asyncio.run(main())
+    assert (SENT, HELD, HELD) == tuple(ears.fates[f"doomed {i}"].status for i in range(3))
+
+
+@NEVER_BEGUN
 def test_a_killed_idle_worker_is_no_longer_woken():
     """It had nothing in hand; the batch is stopped all the same."""
     clock = FakeClock()

@@ -59,7 +59,9 @@ class Lanes:
         """Let *run* compete in *lane* with its entry of that age."""
         heapq.heappush(self._tickets, (lane, sequence, next(self._numbers), run))
         asked, nap = self._asked, self._nap
-        if nap is not None and asked is not None and lane < asked.priority and self._due - self._clock.monotonic() > NEAR:
+        if nap is None or asked is None or lane >= asked.priority:
+            return
+        if self._due - self._clock.monotonic() > NEAR:
             # The limiter may let this one go much earlier: bulk may be waiting for tomorrow's quota.
             self._outranked = True
             nap.cancel()
@@ -102,7 +104,8 @@ class Lanes:
     def _must_be_passed(self, entry: Entry, slot: Slot) -> bool:
         """Whether the limiter has room for fewer than it was asked for, and *entry* is not to go all the same."""
         asked = self._asked
-        short = asked is not None and slot.recipients < asked.recipients
+        # Fewer than the fewest that are of use is against the contract: the difference is charged then, as ever.
+        short = asked is not None and asked.at_least <= slot.recipients < asked.recipients
         return short and entry.weight > slot.recipients and asked is not None and entry.lane >= asked.priority
 
     def try_lead(self, run: Run) -> bool:

@@ -13,6 +13,7 @@ from .._report import SendReport
 from .._results import Receipt, SendResult, Status
 from ..exceptions import HeldError, OutcomeUnknownError, Scope, SendError, ThrottlingError
 from ..typing import Attempt, EventKind, GiveUp, Retry, SendEvent, Signal
+from ._deadlines import Deadlines
 from ._errors import copy_of, first_of, held_by
 from ._intake import Intake
 from ._loops import killed
@@ -36,8 +37,6 @@ LOOK_AHEAD = 64
 """Messages looked at for one that fits, when there is no room for the next."""
 GRACE_SECONDS = 5.0
 """How long requests on the wire may go on after a stop."""
-MANY_DEADLINES = 2_000
-"""When to forget the settled among those whose deadline is watched; so many never wait at once."""
 
 
 class Run:
@@ -74,8 +73,7 @@ class Run:
         self._ready: tuple[list[tuple[int, Entry]], ...] = tuple([] for _ in LANES)
         self._ticketed: list[int | None] = [None for _ in LANES]
         self._waiting: set[Entry] = set()
-        self._deadlines: deque[Entry] = deque()
-        self._expiry_set = False
+        self._deadlines = Deadlines(self)
         self._failed_origins: dict[tuple[Origin, str], SendError] = {}
         self.failure: SendError | None = None
         """What all that still waits is held with, once the run is stopped."""
@@ -196,7 +194,7 @@ class Run:
         """An entry fresh from intake begins to wait."""
         self._wait(entry)
         if entry.deadline is not None and not entry.settled:
-            self._watch(entry, entry.deadline)
+            self._deadlines.watch(entry, entry.deadline)
 
     def _wait(self, entry: Entry) -> None:
         """*entry* is ready for a slot, unless it is too late for that."""
@@ -256,7 +254,7 @@ class Run:
         return min(entry.weight for _, entry in self._ready[lane][:LOOK_AHEAD] if not entry.settled)
 
     def pass_over(self, heavy: Entry, limit: int) -> Entry | None:
-        """The heaviest with at most *limit* recipients, of those who would be next after *heavy*; the oldest of equals."""
+        """The heaviest with at most *limit* recipients, of those who would be next; the oldest of equals."""
         if heavy.passed_at is None:
             heavy.passed_at = self.parts.clock.monotonic()
         near = [entry for _, entry in self._ready[heavy.lane][:LOOK_AHEAD] if entry.weight <= limit]
@@ -288,26 +286,10 @@ class Run:
         self.lanes.in_flight -= 1
         entry.since = self.parts.clock.monotonic()
 
-    def _watch(self, entry: Entry, deadline: float) -> None:
-        """See that *entry* does not wait beyond its deadline; deadlines come in order."""
-        if len(self._deadlines) >= MANY_DEADLINES:
-            self._deadlines = deque(entry for entry in self._deadlines if not entry.settled)
-        self._deadlines.append(entry)
-        if not self._expiry_set:
-            self._expiry_set = True
-            self.timers.at(deadline, self._expire)
-
-    def _expire(self) -> None:
-        """Hold what waits and has no time left, and come back for the next."""
-        now = self.parts.clock.monotonic()
-        deadlines = self._deadlines
-        while deadlines and (deadlines[0].settled or (deadlines[0].deadline or 0.0) <= now):
-            entry = deadlines.popleft()
-            if entry in self._waiting:
-                self.hold(entry, self._too_late(entry))
-        self._expiry_set = bool(deadlines)
-        if deadlines:
-            self.timers.at(deadlines[0].deadline or 0.0, self._expire)
+    def expire(self, entry: Entry) -> None:
+        """Its time is over; what is on the wire is not concerned."""
+        if entry in self._waiting:
+            self.hold(entry, self._too_late(entry))
 
     # --- attempts -----------------------------------------------------------------------------------------------------
 
