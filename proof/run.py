@@ -13,7 +13,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-RUNS = ("imports", "signatures", "moto_server", "faults", "refusals", "memory")
+RUNS = (
+    "imports",
+    "signatures",
+    "moto_server",
+    "faults",
+    "refusals",
+    "memory",
+    "pacing",
+    "strangers",
+    "quota",
+    "lanes",
+)
 
 
 def main(names: list[str]) -> int:
