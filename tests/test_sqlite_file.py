@@ -352,6 +352,15 @@ def test_an_error_in_the_middle_undoes_the_whole(open_database):
     assert [(1,)] == database.read(rows)
 
 
+def test_a_disk_without_shared_memory_is_not_used(open_database, monkeypatch):
+    """Such as a network's: SQLite answers there that it goes on without its log."""
+    original = _sqlite._one
+    monkeypatch.setattr(_sqlite, "_one", lambda c, s: "delete" if "journal_mode" in s else original(c, s))
+    with pytest.raises(LedgerError, match="on a disk of this machine") as caught:
+        open_database().read(rows)
+    assert "unreachable" == caught.value.code
+
+
 def test_a_checkpoint_never_raises(open_database, path):
     """Whoever comes to tidy up holds up nobody."""
     database = open_database()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ._import import ImportReport
 from ._memory import MemorySuppressionStore
+from ._sqlite import SQLiteSuppressionStore
 
-__all__ = ["MemorySuppressionStore"]
+__all__ = ["ImportReport", "MemorySuppressionStore", "SQLiteSuppressionStore"]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from .._addresses import Address
 from .._clock import SystemClock
-from .._messages import default_validator
-from ..exceptions import InvalidAddressError
 from ..typing import Clock, Suppression
+from ._people import person
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping
@@ -35,14 +33,14 @@ class MemorySuppressionStore:
             self._put(entry if isinstance(entry, Suppression) else Suppression(entry))
 
     def _put(self, entry: Suppression) -> None:
-        self._entries[_person(entry.address)] = entry
+        self._entries[person(entry.address)] = entry
 
     async def lookup(self, addresses: Collection[str]) -> Mapping[str, Suppression]:
         """Those of *addresses* that are suppressed now."""
         if not self._entries:
             return {}
         with self._lock:
-            found = {address: self._entries.get(_person(address)) for address in addresses}
+            found = {address: self._entries.get(person(address)) for address in addresses}
         return {address: entry for address, entry in found.items() if entry is not None and self._holds(entry)}
 
     def _holds(self, entry: Suppression) -> bool:
@@ -57,7 +55,7 @@ class MemorySuppressionStore:
     async def remove(self, address: str) -> bool:
         """Lift a suppression; False when there was none, or none that still held."""
         with self._lock:
-            entry = self._entries.pop(_person(address), None)
+            entry = self._entries.pop(person(address), None)
         return entry is not None and self._holds(entry)
 
     async def explain(self, address: str) -> Suppression | None:
@@ -73,13 +71,3 @@ class MemorySuppressionStore:
 
     def __repr__(self) -> str:
         return f"<MemorySuppressionStore {len(self._entries)} entries>"
-
-
-def _person(address: str) -> str:
-    if address.isascii() and "<" not in address:
-        return address.strip().lower()
-    parsed = Address.parse(address)
-    try:
-        return default_validator().validate(parsed.email).key
-    except InvalidAddressError:  # nobody can write to it, so how it is kept does not matter
-        return parsed.key
