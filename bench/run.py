@@ -1,5 +1,5 @@
 """
-CPU per message and messages per second of the whole path, beside the peers, from one run: `nox -s bench`.
+CPU per message, messages per second and use of a paced account, beside the peers, from one run: `nox -s bench`.
 
 Every client sends the same messages over TLS to the same server, in turn, five times; the table has the medians.
 `nox -s bench -- --messages 1000 --rounds 3` is quicker and noisier.
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pacing
 import trustme
 
 HERE = Path(__file__).parent
@@ -73,6 +74,7 @@ def main() -> int:
                     found[name].append(measure(name, python, port, chosen.messages, bundle))
     print(f"{chosen.messages} messages of 3 KB over TLS, ten in flight, median of {chosen.rounds}\n")
     report({name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in found.items()})
+    pacing.report()
     return 0
 
 
