@@ -92,7 +92,7 @@ class Lanes:
     def _take(self, slot: Slot) -> Entry | None:
         """The entry that *slot* is for, taken out and counted as being on the wire."""
         entry = self._best()
-        if entry is not None and self._must_be_passed(entry, slot):
+        if entry is not None and entry.weight > slot.recipients and self._must_be_passed(entry, slot):
             entry = entry.run.pass_over(entry, slot.recipients)
         if entry is not None:
             if self._tickets[0][1] == entry.sequence:
@@ -102,11 +102,11 @@ class Lanes:
         return entry
 
     def _must_be_passed(self, entry: Entry, slot: Slot) -> bool:
-        """Whether the limiter has room for fewer than it was asked for, and *entry* is not to go all the same."""
+        """Whether *entry*, too heavy for *slot*, is so because the limiter has no room for more."""
         asked = self._asked
+        assert asked is not None  # noqa: S101  (there is a slot)
         # Fewer than the fewest that are of use is against the contract: the difference is charged then, as ever.
-        short = asked is not None and asked.at_least <= slot.recipients < asked.recipients
-        return short and entry.weight > slot.recipients and asked is not None and entry.lane >= asked.priority
+        return asked.at_least <= slot.recipients < asked.recipients and entry.lane >= asked.priority
 
     def try_lead(self, run: Run) -> bool:
         """Become leader on behalf of *run*, when nobody is and there is something to lead to."""
@@ -132,8 +132,8 @@ class Lanes:
         Entries of other runs are handed to them. None when there is nothing left to wait for.
         """
         try:
-            while not run.leaving and self.has_work():
-                entry = await self._next_due(run)
+            while not run.leaving and self.in_flight < self._max_parallel and (best := self._best()) is not None:
+                entry = await self._next_due(run, best)
                 if entry is None:
                     continue
                 if entry.run is run:
@@ -146,11 +146,11 @@ class Lanes:
             if self._slot is not None and self._leader is None:
                 await self._give_back()
 
-    async def _next_due(self, run: Run) -> Entry | None:
+    async def _next_due(self, run: Run, best: Entry) -> Entry | None:
         """The entry that takes the next slot, once that is due; None to look again."""
         slot = self._slot
         if slot is None:
-            slot = await self._reserve()
+            slot = await self._reserve(best)
             if slot is None or run.leaving:
                 return None
         if slot.delay > 0 and not await self._due_now():
@@ -165,11 +165,10 @@ class Lanes:
             return None
         return entry
 
-    async def _reserve(self) -> Slot | None:
+    async def _reserve(self, best: Entry) -> Slot | None:
         """Get a slot for the best entry; None when that failed, which its run has then been told."""
-        best = self._best()
-        assert best is not None  # noqa: S101  (there is work)
-        asked = Demand(best.weight, self._at_least(best), best.lane, best.uncounted)
+        least = best.weight if best.weight == 1 else self._at_least(best)
+        asked = Demand(best.weight, least, best.lane, best.uncounted)
         try:
             slot = await self._limiter.reserve(asked)
         except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
@@ -182,7 +181,7 @@ class Lanes:
 
     def _at_least(self, best: Entry) -> int:
         """The fewest recipients that are of use: the lightest message may pass *best*, until that has waited enough."""
-        if best.weight == 1 or (best.passed_at is not None and self._clock.monotonic() - best.passed_at > PATIENCE):
+        if best.passed_at is not None and self._clock.monotonic() - best.passed_at > PATIENCE:
             return best.weight
         return best.run.lightest(best.lane)
 
