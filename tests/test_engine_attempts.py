@@ -25,7 +25,7 @@ from tanksend.exceptions import (
 )
 from tanksend.limiters import TokenBucketLimiter
 from tanksend.retries import ExponentialBackoff, NoRetry
-from tanksend.testing import FakeClock, RecordingTransport
+from tanksend.testing import FakeClock, RecordingTransport, SimulatedSES
 from tanksend.typing import Allow, EventKind, Retry
 
 pytestmark = pytest.mark.anyio
@@ -631,3 +631,23 @@ async def test_a_receipt_of_a_subclass_is_a_receipt(clock):
 
     sender = Sender(from_=NAME, transport=RecordingTransport([Signed("id")]), clock=clock)
     assert "id" == (await sender.send(letter())).message_id
+
+
+async def test_a_message_heavier_than_a_second_fails_after_its_throttles(clock):
+    """On an account that counts strictly it never fits; the error says why and what to do, and the batch goes on."""
+    ses = SimulatedSES(rate=10, daily_quota=-1)
+    sender = Sender(from_=NAME, transport=ses.transport(clock), clock=clock)
+    crowd = [f"u{number}@example.com" for number in range(11)]
+    report = await sender.send_all([Message(crowd, "Hi", "Hello"), Message("kim@example.com", "Hi", "Hello")], keep=2)
+    assert {Status.FAILED: 1, Status.SENT: 1} == {status: number for status, number in report.counts.items() if number}
+    assert (10, 6) == (report.limiter.granted_rate, report.throttled)
+    assert 0 < report.use_of_rate < 1
+
+
+async def test_what_is_wrong_with_a_heavy_message_names_the_cure(clock):
+    """Whoever sends one by itself is told to split it."""
+    ses = SimulatedSES(rate=10, daily_quota=-1)
+    sender = Sender(from_=NAME, transport=ses.transport(clock), clock=clock)
+    with pytest.raises(ThrottlingError, match="11 recipients.*fewer recipients at a time") as caught:
+        await sender.send(Message([f"u{n}@example.com" for n in range(11)], "Hi", "Hello"), give_up_after=None)
+    assert (Status.FAILED, 6) == (caught.value.result.status, caught.value.attempts)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
 from collections import Counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -91,6 +92,15 @@ class DomainCounts:
         return shown
 
 
+class Figures(Protocol):
+    """The part of `tanksend.typing.LimiterFigures` that a report reckons with."""
+
+    @property
+    def granted_rate(self) -> float:
+        """Recipients per second that the account may send."""
+        ...
+
+
 class SendReport:
     """
     What became of a batch.
@@ -111,6 +121,8 @@ class SendReport:
         """Seconds from the first message taken in to the last fate."""
         self.note: str | None = None
         """Why the batch stopped early, when it did."""
+        self.limiter: Figures | None = None
+        """What the limiter knew of the account at the end (`tanksend.typing.LimiterFigures`), where it learns at all."""
 
     def add(self, result: SendResult) -> None:
         """Count one result."""
@@ -164,6 +176,12 @@ class SendReport:
         return self._recipients / self.duration if self.duration > 0 else 0.0
 
     @property
+    def use_of_rate(self) -> float | None:
+        """`recipients_per_second` as a share of what the account may send; None where that is not known or unlimited."""
+        granted = self.limiter.granted_rate if self.limiter is not None else math.inf
+        return None if math.isinf(granted) else self.recipients_per_second / granted
+
+    @property
     def ok(self) -> bool:
         """Whether SES has every message, now or from an earlier run."""
         return all(status in GOOD for status, number in self._counts.items() if number) and self.note is None
@@ -214,6 +232,8 @@ class SendReport:
         if len(domains) > _DOMAINS_IN_HTML:
             lines.append(f"<tr><td>… and {len(domains) - _DOMAINS_IN_HTML:,} more</td></tr>")
         pace = f"{self.duration:.1f} s, {self.recipients_per_second:.1f} recipients/s, throttled {self.throttled}"
+        if self.use_of_rate is not None:
+            pace += f", {self.use_of_rate:.1%} of the account's rate"
         note = f"<p>{_escaped(self.note)}</p>" if self.note else ""
         return f"<table><tr><th>domain</th>{head}</tr>{''.join(lines)}</table><p>{pace}</p>{note}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from ..exceptions import HeldError, Scope, SendError
+from ..exceptions import HeldError, Scope, SendError, ThrottlingError
 
 
 def copy_of(error: SendError) -> SendError:
@@ -38,6 +38,20 @@ def limiter_error(error: Exception) -> SendError:
         return error
     return HeldError(
         "the rate limiter failed", code="LimiterFailed", scope=Scope.ACCOUNT, cause_type=type(error).__name__
+    )
+
+
+def too_heavy(recipients: int, throttles: int, error: SendError) -> SendError:
+    """The error of a message with more recipients than the account may send to in a second, refused for that."""
+    return ThrottlingError(
+        f"a message to {recipients} recipients, more than the account may send to in a second, was throttled "
+        f"{throttles} times",
+        code=error.code,
+        status=error.status,
+        request_id=error.request_id,
+        attempts=error.attempts,
+        retryable=False,
+        remedy="Send it to fewer recipients at a time",
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 import anyio
 import attrs
 
 from .._messages import default_validator
-from ..typing import GiveUp
+from ..typing import GiveUp, LimiterFigures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,6 +58,16 @@ class Parts:
     from_: Address | None = None
     configuration_set: str | None = None
     tags: Mapping[str, str] = attrs.field(factory=dict)
+
+    def figures(self) -> LimiterFigures | None:
+        """What the limiter knows of the account, where it says so."""
+        figures = getattr(self.limiter, "figures", None)
+        return figures if isinstance(figures, LimiterFigures) else None
+
+    def granted_rate(self) -> float:
+        """Recipients per second that the account may send; ``math.inf`` where that is not known."""
+        figures = self.figures()
+        return math.inf if figures is None else figures.granted_rate
 
     async def feedback(self, signal: Signal) -> None:
         """Tell the limiter; what goes wrong there is its own."""

@@ -14,7 +14,7 @@ from .._results import Receipt, SendResult, Status
 from ..exceptions import HeldError, OutcomeUnknownError, Scope, SendError, ThrottlingError
 from ..typing import Attempt, EventKind, GiveUp, Retry, SendEvent, Signal
 from ._deadlines import Deadlines
-from ._errors import copy_of, first_of, held_by
+from ._errors import copy_of, first_of, held_by, too_heavy
 from ._intake import Intake
 from ._loops import killed
 from ._parts import log
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 LANES = tuple(Priority)
 LOOK_AHEAD = 64
 """Messages looked at for one that fits, when there is no room for the next."""
+HEAVY_THROTTLES = 6
+"""How often a message that is heavier than a second of the rate is tried: an account that goes into debt takes it."""
 GRACE_SECONDS = 5.0
 """How long requests on the wire may go on after a stop."""
 
@@ -367,6 +369,9 @@ class Run:
 
     def _decide(self, entry: Entry, error: SendError) -> None:
         """Put *entry* back for another attempt, or settle it; then see what else the error concerns."""
+        if isinstance(error, ThrottlingError) and self._is_too_heavy(entry):
+            self._give_up(entry, too_heavy(entry.weight, entry.throttles, error))
+            return
         now = self.parts.clock.monotonic()
         elapsed = now - entry.taken_at
         attempt = Attempt(entry.attempts, error, elapsed, self.parts.jitter(), entry.throttles)
@@ -387,6 +392,10 @@ class Run:
             self.fail(error)
         elif error.scope is Scope.ORIGIN and (origin := entry.origin(error)) is not None:
             self._failed_origins.setdefault(origin, held_by(error))
+
+    def _is_too_heavy(self, entry: Entry) -> bool:
+        """Whether *entry* names more recipients than fit into a second, and SES has refused it for that often enough."""
+        return entry.throttles >= HEAVY_THROTTLES and entry.weight > self.parts.granted_rate()
 
     def _ask(self, attempt: Attempt) -> Retry | GiveUp:
         try:
@@ -477,6 +486,7 @@ class Run:
         if not self.intake.complete or self.done.is_set():
             return
         self.leaving = True
+        self.report.limiter = self.parts.figures()
         self.done.set()
         self.workers.dismiss_idle()
         self.lanes.interrupt(self)
