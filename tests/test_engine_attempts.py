@@ -648,6 +648,6 @@ async def test_what_is_wrong_with_a_heavy_message_names_the_cure(clock):
     """Whoever sends one by itself is told to split it."""
     ses = SimulatedSES(rate=10, daily_quota=-1)
     sender = Sender(from_=NAME, transport=ses.transport(clock), clock=clock)
-    with pytest.raises(ThrottlingError, match="11 recipients.*fewer recipients at a time") as caught:
+    with pytest.raises(ThrottlingError, match=r"11 recipients.*fewer recipients at a time") as caught:
         await sender.send(Message([f"u{n}@example.com" for n in range(11)], "Hi", "Hello"), give_up_after=None)
     assert (Status.FAILED, 6) == (caught.value.result.status, caught.value.attempts)

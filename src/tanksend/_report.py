@@ -122,7 +122,7 @@ class SendReport:
         self.note: str | None = None
         """Why the batch stopped early, when it did."""
         self.limiter: Figures | None = None
-        """What the limiter knew of the account at the end (`tanksend.typing.LimiterFigures`), where it learns at all."""
+        """What the limiter knew of the account at the end (`tanksend.typing.LimiterFigures`), if it learns."""
 
     def add(self, result: SendResult) -> None:
         """Count one result."""
@@ -177,7 +177,7 @@ class SendReport:
 
     @property
     def use_of_rate(self) -> float | None:
-        """`recipients_per_second` as a share of what the account may send; None where that is not known or unlimited."""
+        """`recipients_per_second` as a share of the account's rate; None where that is not known or unlimited."""
         granted = self.limiter.granted_rate if self.limiter is not None else math.inf
         return None if math.isinf(granted) else self.recipients_per_second / granted
 

@@ -476,8 +476,8 @@ class Ledger(Protocol):
         """
         Keep fates; durable when this returns.
 
-        ``HELD``, ``FAILED`` and the like free the key again. Who claimed a key may record what he knows at any time, also
-        when the claim was taken for dead meanwhile (``UNKNOWN`` becomes ``SENT``), unless somebody claimed it anew.
+        ``HELD``, ``FAILED`` and the like free the key again. Who claimed a key may record what he knows at any time,
+        also when the claim was taken for dead meanwhile (``UNKNOWN`` becomes ``SENT``), unless it was claimed anew.
         """
         ...
 

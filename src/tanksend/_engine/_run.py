@@ -394,7 +394,7 @@ class Run:
             self._failed_origins.setdefault(origin, held_by(error))
 
     def _is_too_heavy(self, entry: Entry) -> bool:
-        """Whether *entry* names more recipients than fit into a second, and SES has refused it for that often enough."""
+        """Whether *entry* names more recipients than fit into a second, and SES has refused it often enough."""
         return entry.throttles >= HEAVY_THROTTLES and entry.weight > self.parts.granted_rate()
 
     def _ask(self, attempt: Attempt) -> Retry | GiveUp:

@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
         return not self._keep_alive or self._answered + 1 == self._server.close_after_requests
 
     def _cork(self) -> None:
-        """Let the answer and the end leave as one: between the two, a fast client would send into a closing connection."""
+        """Let the answer and the end leave as one: between the two, a fast client would send in vain."""
         tcp: socket.socket | None = self._transport.get_extra_info("socket") if self._transport is not None else None
         option = getattr(socket, "TCP_CORK", None)  # Linux only; elsewhere the client has to be lucky
         if tcp is not None and option is not None:
