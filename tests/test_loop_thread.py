@@ -127,6 +127,12 @@ def test_host_names_are_looked_up_by_threads_that_keep_nothing_from_ending(loop,
     assert ("tanksend-lookup", True) == (thread.name, thread.daemon)
 
 
+def test_the_executor_works_where_no_thread_can_be_started(monkeypatch):
+    """As in Python 3.12.1 while other threads than the main one are still at work."""
+    monkeypatch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("can't start")))
+    assert threading.current_thread() is _room._Executor().submit(threading.current_thread).result(LONG)
+
+
 def test_the_executor_hands_on_errors_and_drops_what_is_cancelled():
     """As the standard one does."""
     executor = _room._Executor()
@@ -326,8 +332,8 @@ def test_an_interrupt_at_any_line_of_an_early_end_stops_the_batch():
             next(results)
 
     for sender, where in interrupted_everywhere(use):
-        gc.collect()
         for call in tuple(sender._loop._room.calls) if sender._loop._room else ():
+            gc.collect()
             call.wait(LONG)
             assert call.ended, where
 

@@ -26,7 +26,7 @@ import anyio
 
 from ._engine import Feed, SequenceSource, source_of
 from ._engine._sources import BUFFER, CHUNK
-from ._loop_thread import Call
+from ._loop_thread import NAP_SECONDS, Call
 from ._messages import Priority
 from ._sender import raise_intake_error, take_results
 
@@ -272,7 +272,7 @@ class SyncResultStream:
         self._entered = True
         try:
             self._loop.start(self._batch.call)
-            if self._inbox.get() is _END:
+            if self._next_event() is _END:
                 self._finish()
             return self  # noqa: TRY300  (an interrupt here is one of the block that is being entered)
         except BaseException:
@@ -314,13 +314,18 @@ class SyncResultStream:
                 handed.fetch()
             if handed is not None:
                 handed.wake()
-            event = self._inbox.get()
+            event = self._next_event()
             if event is _END:
                 self._finish()
                 return ()
             if event is not _GO_ON:
                 lot, self._used = event
                 return lot  # type: ignore[no-any-return]
+
+    def _next_event(self) -> Any:  # noqa: ANN401  (a lot of results, or one of the two marks)
+        while True:
+            with suppress(queue.Empty):
+                return self._inbox.get(timeout=NAP_SECONDS)
 
     def _finish(self) -> None:
         self._ended = True

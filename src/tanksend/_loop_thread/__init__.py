@@ -24,12 +24,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._room import Call, Pause, Room, room_here
+from ._room import NAP_SECONDS, Call, Pause, Room, room_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Call", "LoopThread"]
+__all__ = ["NAP_SECONDS", "Call", "LoopThread"]
 
 T = TypeVar("T")
 

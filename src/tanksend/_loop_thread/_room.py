@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import sys
 import threading
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+NAP_SECONDS = 0.5
+"""How long a thread is blocked before it looks for interrupts: one that came just before does not wake it."""
 
 log = logging.getLogger("tanksend")
 
@@ -60,11 +64,13 @@ class Call:
             raise error
         return self._value
 
-    def wait(self, timeout: float = -1) -> None:
-        """Wait for the end, whatever it is."""
-        # Set before the lock is released, and looked at first: an interrupt may leave the lock locked after all.
-        if not self.ended and self._running.acquire(timeout=timeout):
-            self._running.release()
+    def wait(self, timeout: float = math.inf) -> None:
+        """Wait for the end, whatever it is; for *timeout* seconds at most."""
+        # `ended` is set before the lock is released: an interrupt may leave the lock locked after all.
+        while not self.ended and timeout >= 0:
+            if self._running.acquire(timeout=min(timeout, NAP_SECONDS)):
+                self._running.release()
+            timeout -= NAP_SECONDS
 
     def started_in(self, room: Room | None) -> None:
         """Its caller is in the thread of *room*, which does nothing else until this has ended."""
@@ -268,7 +274,10 @@ class _Executor(ThreadPoolExecutor):
             except BaseException as error:  # noqa: BLE001  (it comes out of the future)
                 future.set_exception(error)
 
-        threading.Thread(target=work, name="tanksend-lookup", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="tanksend-lookup", daemon=True).start()
+        except RuntimeError:  # Python 3.12.0 and 3.12.1 start none once the main thread has ended. The loop can wait.
+            work()
         return future
 
 
