@@ -63,8 +63,8 @@ class PostgresLedger:
         dsn: ``postgresql://user:password@host/database``, or ``host=… dbname=…``.
         lease: Seconds, or a ``timedelta``, that a claim lasts while its process lives.
         table: Its name, with a schema or without. A second one with ``_about`` behind the name is beside it.
-        timeout: Seconds, or a ``timedelta``, to wait for a server that is away or does not answer, and for others that
-            hold locks.
+        timeout: Seconds, or a ``timedelta``, to wait for a server that is away, and for others that hold locks; twice
+            as long for the answer of one that is frozen.
         create: Make the tables where they are not there; False: that is an error.
         clock: Where the time comes from; None is the server's clock, which all hosts share.
 

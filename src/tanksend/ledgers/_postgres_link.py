@@ -16,6 +16,7 @@ import os
 import random
 import re
 import secrets
+import selectors
 import threading
 import time
 from contextlib import nullcontext, suppress
@@ -44,6 +45,7 @@ _BITS = 62  # what an integer of PostgreSQL's holds
 _CONNECT_SECONDS = 10
 _FORK_SECONDS = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
+_Selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 _ADDRESS = re.compile(r"[\w.:/,*-]+")
 
 # A host that went down silently is noticed after 30 + 3 * 10 seconds; a process that is stopped with locks in its hands
@@ -149,8 +151,13 @@ class Link:
             raise told(self._place, "forked")
 
     def close(self) -> None:
-        """Close the connection. It is made again when it is used again."""
+        """Let go and close the connection. It is made again when it is used again."""
+        import psycopg
+
         with self._lock:
+            if self._connection is not None and self._holder is not None:
+                with suppress(psycopg.Error):  # the server would notice by itself, but not before this returns
+                    self._connection.execute("SELECT pg_advisory_unlock_shared(%s::bigint)", (self._holder.number,))
             self._drop()
 
     def _attempt(self, work: Callable[[Connection], T]) -> T:
@@ -247,7 +254,8 @@ def _connect(dsn: str, timeout: float) -> Connection:
 
     given = psycopg.conninfo.conninfo_to_dict(dsn)
     more: dict[str, Any] = {name: value for name, value in defaults.items() if name not in given}
-    return _bounded(timeout).connect(dsn, autocommit=True, client_encoding="utf8", **more)
+    # Twice the time: a server that works says by itself that a lock was not to be had.
+    return _bounded(2 * timeout).connect(dsn, autocommit=True, client_encoding="utf8", **more)
 
 
 def _bounded(seconds: float) -> type[Connection]:
@@ -255,26 +263,30 @@ def _bounded(seconds: float) -> type[Connection]:
     import psycopg
 
     class _Bounded(psycopg.Connection[tuple[Any, ...]]):
-        def wait(self, gen: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401  (the driver's)
-            return super().wait(_until(gen, seconds), *args, **more)
+        def wait(self, gen: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401  (the driver's)
+            return _answer(gen, self.pgconn.socket, seconds)
 
     return _Bounded
 
 
-def _until(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
-    """*gen*, which the driver wakes every 0.1 s while nothing comes, as long as something comes in time."""
+def _answer(gen: Generator[Any, Any, T], descriptor: int, seconds: float) -> T:
+    """
+    What the driver's generator gives in the end, which says what it waits for: to read, to write, or both.
+
+    Its own way to wait knows no end, or one for all of it together.
+    """
     import psycopg
 
-    begun = time.monotonic()
     try:
         wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if ready:
-                begun = time.monotonic()
-            elif time.monotonic() - begun > seconds:
-                raise psycopg.OperationalError("no answer")
-            wanted = gen.send(ready)
+        with _Selector() as selector:
+            selector.register(descriptor, wanted)
+            while True:
+                ready = selector.select(seconds)
+                if not ready:
+                    raise psycopg.OperationalError("no answer")
+                wanted = gen.send(ready[0][1])
+                selector.modify(descriptor, wanted)
     except StopIteration as end:
         value: T = end.value
         return value
