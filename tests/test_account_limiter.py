@@ -678,11 +678,25 @@ async def test_the_rate_is_held_to_the_last_percent(rate):
     """On a strict account, without a throttle."""
     clock, ses = FakeClock(), SimulatedSES(rate=rate, latency=(0.04, 0.02), keep_bodies=False)
     with sender(ses, clock, AccountLimiter(clock=clock)) as of:
-        report = await of.send_all(messages(5 * rate))
-    assert (report.counts[Status.SENT], report.throttled) == (5 * rate, 0)
-    at = [item.at for item in ses.inbox][rate:]  # a batch starts slowly
+        report = await of.send_all(messages(6 * rate))
+    assert (report.counts[Status.SENT], report.throttled) == (6 * rate, 0)
+    at = [item.at for item in ses.inbox][2 * rate :]  # a batch starts slowly
     assert (len(at) - 1) / (at[-1] - at[0]) / rate >= 0.99
     assert ses.counts.by_action["ses:GetAccount"] == 1
+
+
+@pytest.mark.parametrize(("mode", "heaviest", "rate"), [("strict", 40, 0.9), ("debt", 50, 0.98)])
+async def test_mixed_weights(mode, heaviest, rate):
+    """Nobody says how an account counts. Where it is strict, light messages pass the heavy ones that do not fit."""
+    clock = FakeClock()
+    ses = SimulatedSES(rate=50, mode=mode, latency=(0.04, 0.02), daily_quota=-1, keep_bodies=False)
+    chance = random.Random(1)
+    groups = ([f"person.{number}@example.com" for number in range(chance.randint(1, heaviest))] for _ in range(1_000))
+    with sender(ses, clock, AccountLimiter(clock=clock)) as of:
+        report = await of.send_all(Message(group, "Hello", "Hello") for group in groups)
+    assert report.counts[Status.SENT] == 1_000
+    assert report.throttled <= 2
+    assert ses.inbox.rate() >= rate * 50
 
 
 async def test_two_senders_of_a_process_are_one_to_the_account():

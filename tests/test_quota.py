@@ -11,6 +11,7 @@ from tanksend._quota import (
     CUT_EVERY,
     DAY,
     FORGET,
+    LATE,
     PATIENCE,
     PROBE,
     RECOVERY,
@@ -81,7 +82,7 @@ def test_the_floor(rate, floor):
 
 @given(st.lists(st.tuples(st.floats(0, 0.5), weights), max_size=40), st.floats(0.5, 1.0))
 def test_no_window_has_more_than_its_share(demands, headroom):
-    """But for the last message of it, which may go into debt."""
+    """But for the last message of it, which may go into debt, and for what comes late."""
     control, now, granted = RateControl(), 0.0, []
     for rest, recipients in demands:
         now += rest
@@ -89,8 +90,57 @@ def test_no_window_has_more_than_its_share(demands, headroom):
     for first in range(len(granted)):
         before = 0
         for grant in granted[first:]:
-            assert before <= RATE * headroom * (grant.due - granted[first].due) + 1e-6
+            assert before <= RATE * headroom * (grant.due - granted[first].due + LATE) + 1e-6
             before += grant.recipients
+
+
+# --- lateness --------------------------------------------------------------------------------------------------------
+
+
+def test_what_came_late_is_made_up_for():
+    """As long as it is less than 25 ms; the next ones come at once."""
+    control = RateControl()
+    take(control, 0.0, rate=100.0)
+    take(control, 0.0, rate=100.0)
+    assert dues(control, 0.03, 1, 1, 1, rate=100.0) == pytest.approx([0.03, 0.03, 0.04])
+
+
+def test_a_rest_is_not_lateness():
+    """What is longer than that is gone."""
+    control = RateControl()
+    take(control, 0.0, rate=100.0)
+    assert dues(control, 0.0351, 1, 1, rate=100.0) == pytest.approx([0.0351, 0.0451])
+
+
+def test_one_that_left_late_keeps_the_one_a_second_later_away():
+    """The account's second begins when it arrived."""
+    control = RateControl()
+    take(control, 0.0, rate=2.0)
+    assert dues(control, 0.02, 1, 1, 1, rate=2.0) == pytest.approx([0.5, 1.02, 1.5])
+
+
+def test_a_heavy_one_on_an_account_in_debt_does_not_wait_for_the_second():
+    """Only single recipients do that."""
+    control = RateControl()
+    take(control, 0.0, 40)
+    assert dues(control, 0.8, 40, 1) == pytest.approx([0.8, 1.6])
+
+
+@given(st.lists(st.floats(0, LATE), min_size=1, max_size=200), st.sampled_from([1.0, 14.0, 50.0, 120.0]))
+def test_no_lateness_makes_a_strict_account_refuse(lates, rate):
+    """Each is used late by so much, and the next one is asked for at that moment."""
+    control, account, now = RateControl(), StrictRate(), 0.0
+    for late in lates:
+        now = max(now, take(control, now, rate=rate).due) + late
+        assert account.take(1, rate, now)
+
+
+def test_lateness_costs_nothing():
+    """Up to ten milliseconds each time, ten times the interval: of three seconds' worth, all goes in three seconds."""
+    control, chance, now = RateControl(), random.Random(1), 0.0
+    for _ in range(3 * 1_000):
+        now = max(now, take(control, now, rate=1_000.0).due) + (chance.random() * 0.01 if chance.random() < 0.1 else 0)
+    assert now < 3.1
 
 
 # --- giving back -----------------------------------------------------------------------------------------------------
@@ -343,7 +393,7 @@ def test_a_pause():
 def strict(now=0.0):
     """A control that has learned that the account is strict."""
     control = RateControl()
-    control.throttled(now, 40, RATE, 1.0)
+    control.throttled(now, 50, RATE, 1.0)
     assert control.strict_until == now + STRICT_FOR
     assert control.ceiling == math.inf
     return control
@@ -382,6 +432,14 @@ def test_what_is_given_back_fits_again():
     assert take(control, 0.0, 40).due == 0.0
     control.give_back(control.serial, 30)
     assert dues(control, 0.0, 40, 1) == pytest.approx([0.02, 1.0])
+
+
+def test_a_message_heavier_than_a_second_says_nothing_of_the_pace():
+    """However often it is refused."""
+    control = RateControl()
+    for now in range(100):
+        control.throttled(float(now), 51, RATE, 1.0)
+    assert (control.ceiling, control.refused, control.strict_until) == (math.inf, 0.0, 99 + STRICT_FOR)
 
 
 def test_strictness_is_forgotten():
@@ -423,8 +481,12 @@ def test_grants_of_long_ago_are_not_kept():
     control = RateControl()
     for _ in range(5_000):
         grant = take(control, 0.0, rate=500.0)
-    assert len(control.sent) <= 202
-    assert control.sent[0][0] >= grant.due - 2.01
+    assert len(control.sent) <= 501
+    assert control.sent[0][0] >= grant.due - 1.003
+    assert control.load == sum(count for _, count in control.sent)
+    for _ in range(20_000):
+        take(control, 100.0, rate=20_000.0)
+    assert len(control.sent) <= 1_002
 
 
 # --- sharing an account ----------------------------------------------------------------------------------------------

@@ -12,6 +12,12 @@ the interval.
 *Headroom.* The pace is ``headroom * rate``. It pays for jitter: two requests an interval apart arrive a little closer
 together now and then, and an account that counts strictly refuses one of them.
 
+*Lateness.* Whoever asks for the next slot has just used the last one, so the moment of asking tells how late that was.
+It is the moment of use that fills the account's second: ``sent``, the grants of the last second, are kept by it, and
+a single recipient is due when fewer than the rate are in that second. So one that leaves late does not bring the one
+a second later too near. In return the pace makes up for what was late by up to `LATE`; without that, a busy event
+loop would lose some of the rate with each delay that is longer than an interval.
+
 *Refusals.* A throttle says that the account is full.
 
 - At full pace a refusal may be mere jitter. It is kept in mind (``suspect_at``); only another one, between `BURST`
@@ -33,9 +39,9 @@ together now and then, and an account that counts strictly refuses one of them.
 *Strictness.* The documentation counts every sliding second; AWS has described a bucket that goes into debt. Even
 pacing is safe under both for single recipients. A message to 40 at 50/s is not: the strict second before it must have
 been nearly empty. Nobody says which kind an account is, so it is learned: when a message to several is throttled at
-full pace, the account counts as strict for `STRICT_FOR` seconds. Then `sent`, the grants of the last second, decide
-when a message fits, and where the demand says that fewer will do, as many are granted as fit at the earliest moment
-(so that a light message passes a heavy one).
+full pace, the account counts as strict for `STRICT_FOR` seconds. Then ``sent`` decides when a message fits, instead of
+the debt; and where the demand says that fewer will do, as many are granted as fit at the earliest moment (so that a
+light message passes a heavy one).
 
 **`DailyWindow`** counts recipients in the rolling 24 hours: our own in buckets of `BUCKET` seconds, each with the
 moment at which it has surely left the window, and those of others, of which only the sum is known: what `GetAccount`
@@ -81,8 +87,10 @@ STRICT_FOR = 900.0
 """Seconds for which an account counts as strict after a heavy message was throttled."""
 SPAN = 1.0
 """The window, in seconds, of a strict account."""
-GRAIN = 0.01
+GRAIN = 0.001
 """Seconds of grants that are one entry of `RateControl.sent`, so that it stays short at any rate."""
+LATE = 0.025
+"""Seconds up to which a grant may have been used late. What comes later than that is not used, or after a rest."""
 
 DAY = 86_400.0
 """The window, in seconds, of the daily quota."""
@@ -113,11 +121,12 @@ class RateControl:
         refused: Recipients refused lately.
         faded_at: When these two were last faded.
         strict_until: Until when the account counts as strict.
-        sent: Grants of the last second as (moment, recipients), for a strict account.
+        sent: Grants of the last second as (moment, recipients), by moment.
+        load: Recipients in *sent*.
         serial: Number of the latest grant.
         open: Recipients of the latest grant, while it may be given back; 0 afterwards.
         price: Seconds that each of them cost.
-        fee: Seconds that the grant cost besides.
+        before: What *paid* was before it.
     """
 
     paid: float = -math.inf
@@ -130,10 +139,11 @@ class RateControl:
     faded_at: float = -math.inf
     strict_until: float = -math.inf
     sent: list[tuple[float, int]] = attrs.field(factory=list)
+    load: int = 0
     serial: int = 0
     open: int = 0
     price: float = 0.0
-    fee: float = 0.0
+    before: float = -math.inf
 
     # --- the pace ---
 
@@ -168,41 +178,59 @@ class RateControl:
         """
         self._is_full(now, rate, headroom)
         pace = self.pace(now, rate, headroom)
+        strict = now < self.strict_until
+        self._look_back(now, SPAN / headroom)
+        due = self._in_order(now)
+        if strict:
+            due, recipients = self._fit(due, recipients, at_least, pace / headroom, SPAN / headroom)
+        elif recipients == 1:
+            due, _ = self._fit(due, 1, 1, math.ceil(rate) if rate < math.inf else rate, SPAN / headroom)
         interval = 1.0 / pace  # 0.0 where there is no limit
-        due = max(now, self.paid)
-        if now < self.strict_until:
-            budget = pace / headroom
-            due, recipients = self._fit(due, recipients, at_least, budget, SPAN / headroom)
-            self.price, self.fee = 0.0, interval
-        else:
-            self.price, self.fee = interval, 0.0
-        self.paid = due + self.fee + recipients * self.price
+        self.before, self.price = self.paid, 0.0 if strict else interval
+        # What came late may be made up for; a rest may not.
+        begun = self.paid if due - self.paid <= LATE else due
+        self.paid = begun + (interval if strict else recipients * interval)
         self.serial += 1
         self.open = recipients
         self._note(due, recipients)
         return Grant(due, self.paid, recipients)
 
-    def _fit(self, due: float, recipients: int, at_least: int, budget: float, span: float) -> tuple[float, int]:
-        """From *due* on, when do *at_least* fit into a strict window, and how many of *recipients* fit then?"""
-        used = sum(count for moment, count in self.sent if moment + span > due)
-        for moment, count in self.sent:
-            if used + at_least <= budget or used <= 0:
-                break
-            if moment + span > due:
-                due = moment + span
-                used -= count
-        return due, max(at_least, int(min(recipients, budget - used)))
+    def _in_order(self, now: float) -> float:
+        """The moment of the next grant: when the ones before are paid for, and not before them."""
+        due = max(now, self.paid)
+        return max(due, self.sent[-1][0]) if self.sent else due
 
-    def _note(self, due: float, recipients: int) -> None:
-        """Keep a grant for the strict reckoning; the moments in an entry count as the last of them."""
+    def _look_back(self, now: float, span: float) -> None:
+        """Forget the grants that have left the window, and see whether the last one was used late."""
         sent = self.sent
+        if not sent:
+            return
+        if 0 < now - sent[-1][0] <= LATE:
+            sent[-1] = (now, sent[-1][1])
+        begin = max(now, sent[-1][0])  # the next one is due no earlier
         gone = 0
-        while gone < len(sent) and sent[gone][0] + 2 * SPAN < due:
+        while gone < len(sent) and sent[gone][0] + span <= begin:
+            self.load -= sent[gone][1]
             gone += 1
         del sent[:gone]
-        if sent and due // GRAIN == sent[-1][0] // GRAIN:
-            recipients += sent.pop()[1]
-        sent.append((due, recipients))
+
+    def _fit(self, due: float, recipients: int, at_least: int, budget: float, span: float) -> tuple[float, int]:
+        """From *due* on, when do *at_least* fit into a strict window, and how many of *recipients* fit then?"""
+        load = self.load
+        for moment, count in self.sent:
+            if moment + span > due:
+                if load + at_least <= budget or load <= 0:
+                    break
+                due = moment + span
+            load -= count
+        return due, max(at_least, int(min(recipients, budget - load)))
+
+    def _note(self, due: float, recipients: int) -> None:
+        """Keep a grant for the window; the moments in an entry count as the last of them."""
+        self.load += recipients
+        if self.sent and due // GRAIN == self.sent[-1][0] // GRAIN:
+            recipients += self.sent.pop()[1]
+        self.sent.append((due, recipients))
 
     def give_back(self, serial: int, recipients: int) -> None:
         """
@@ -213,11 +241,11 @@ class RateControl:
         if serial != self.serial or not self.open:
             return
         recipients = min(recipients, self.open)
-        self.paid -= recipients * self.price
-        if recipients == self.open:
-            self.paid -= self.fee
-        moment, count = self.sent[-1]
-        self.sent[-1] = (moment, count - recipients)
+        self.paid = self.before if recipients == self.open else self.paid - recipients * self.price
+        moment, count = self.sent.pop()
+        if count > recipients:
+            self.sent.append((moment, count - recipients))
+        self.load -= recipients
         self.open = 0
 
     # --- what SES says ---
@@ -229,6 +257,10 @@ class RateControl:
 
     def throttled(self, now: float, recipients: int, rate: float, headroom: float) -> None:
         """SES refused so many because the account is full."""
+        if recipients > rate:
+            # A strict account never takes that, however slow we are.
+            self.strict_until = now + STRICT_FOR
+            return
         self._fade(now)
         self.refused += recipients
         if self._is_full(now, rate, headroom) and self._is_harmless(now, recipients):
