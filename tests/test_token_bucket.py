@@ -366,9 +366,52 @@ class Touchy(Broken):
             raise ValueError
 
 
+class Stopped(Broken):
+    """Never goes on after a throttle."""
+
+    async def feedback(self, signal):
+        self._paid = 1e12
+
+
+class Spurred(Broken):
+    """Takes a throttle for encouragement."""
+
+    async def feedback(self, signal):
+        self._paid -= 0.1
+
+
+class LastComeFirstServed(Broken):
+    """A heavy one is passed by whoever comes after it."""
+
+    asked = ()
+
+    async def reserve(self, demand):
+        self.asked += (demand.recipients,)
+        slot = await super().reserve(demand)
+        return attrs.evolve(slot, delay=slot.delay + 0.5) if self.asked == (1, 1, 10) else slot
+
+
+class Favouring(Broken):
+    """The sixth who asks has his turns before all others."""
+
+    asked, favourite = 0, None
+
+    async def reserve(self, demand):
+        task = anyio.get_current_task().id
+        self.asked += 1
+        if self.asked == 6:
+            self.favourite = task
+        slot = await super().reserve(demand)
+        return slot if self.favourite in (None, task) else attrs.evolve(slot, delay=slot.delay + 1.0)
+
+
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [
+        (Stopped, "throttles slow a limiter down and do not stop it"),
+        (Spurred, "recipients went where"),
+        (LastComeFirstServed, "whoever asks first is due first"),
+        (Favouring, "tasks that ask for the same get the same"),
         (TooFast, "recipients went where"),
         (Weightless, "recipients went where"),
         (Forgiving, "recipients went where"),

@@ -9,12 +9,13 @@ whether a part keeps its contract. Nothing here needs pytest.
 from __future__ import annotations
 
 from ._answers import Answer, Refusal, Request
-from ._checks import check_clock, check_rate_limiter, check_retry_policy, check_suppression_store, check_transport
+from ._checks import check_clock, check_retry_policy, check_suppression_store, check_transport
 from ._clock import FakeClock
 from ._control import SuppressedDestination, SuppressionList
 from ._faults import Faults
 from ._inbox import Counts, Delivered, Event, FaultRecord, Inbox
 from ._ledger_checks import check_ledger
+from ._limiter_checks import check_rate_limiter
 from ._memory import SimulatedTransport
 from ._proxy import TunnelProxy
 from ._recording import RecordingTransport

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
-import attrs
 
 from .._addresses import Address
 from .._messages import Message
@@ -30,12 +29,12 @@ from ..exceptions import (
     ServiceUnavailableError,
     ThrottlingError,
 )
-from ..typing import Attempt, Demand, GiveUp, Retry, SendRequest, Signal, Slot, Suppression, SuppressionReason
+from ..typing import Attempt, GiveUp, Retry, SendRequest, Suppression, SuppressionReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ..typing import Clock, RateLimiter, RetryPolicy, SuppressionStore, Transport
+    from ..typing import Clock, RetryPolicy, SuppressionStore, Transport
 
 _ERRORS = (
     AccessDeniedError,
@@ -53,6 +52,7 @@ _SAFE = "success+tanksend-check@simulator.amazonses.com"
 
 
 def _require(condition: object, sentence: str) -> None:
+    """Say in a sentence what was expected, when *condition* does not hold."""
     if not condition:
         raise AssertionError(sentence)
 
@@ -276,170 +276,3 @@ async def _check_cancelled_sleep(clock: Clock) -> None:
         await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
     _require(clock.monotonic() - before < 1_000.0, "cancellation ends a sleep at once")
-
-
-# --- limiters --------------------------------------------------------------------------------------------------------
-
-_RATE = 50.0
-_WEIGHTS = (1, 1, 3, 1, 20, 1, 2, 50, 1, 1, 1, 5)
-_ROUNDING = 1e-6
-
-
-async def check_rate_limiter(factory: Callable[[float], RateLimiter], clock: Clock, *, burst: int = 1) -> None:
-    """
-    Hold a limiter to `RateLimiter`. Takes some 10 seconds of the clock's time: none at all on a `FakeClock`.
-
-    Args:
-        factory: Makes a fresh limiter of so many recipients a second, whose time is that of *clock*.
-        clock: Where time comes from.
-        burst: Recipients that the limiter lets go at once after a rest.
-
-    Raises:
-        AssertionError: It breaks its contract.
-    """
-    await _check_pace(_Drive(factory(_RATE), clock, burst))
-    await _check_crowd(_Drive(factory(_RATE), clock, burst))
-    await _check_release(_Drive(factory(_RATE), clock, burst))
-    await _check_part(_Drive(factory(_RATE), clock, burst))
-    await _check_harmless_release(_Drive(factory(_RATE), clock, burst))
-    await _check_feedback(factory(_RATE))
-
-
-class _Drive:
-    """Uses a limiter, and keeps when how many recipients were due."""
-
-    def __init__(self, limiter: RateLimiter, clock: Clock, burst: int) -> None:
-        self._limiter = limiter
-        self._clock = clock
-        self._burst = burst
-        self._used: list[tuple[float, int]] = []
-
-    async def reserve(self, recipients: int, at_least: int | None = None) -> tuple[Slot, float]:
-        """A slot, and the moment at which it is due."""
-        at_least = recipients if at_least is None else at_least
-        slot = await self._limiter.reserve(Demand(recipients, at_least))
-        _require(0 <= slot.delay < math.inf, "delay is a number of seconds from 0 on")
-        _require(at_least <= slot.recipients <= recipients, "a slot carries between at_least and recipients")
-        return slot, self._clock.monotonic() + slot.delay
-
-    async def release(self, slot: Slot) -> None:
-        """Give a slot back."""
-        try:
-            await self._limiter.release(slot)
-        except Exception as raised:
-            raise AssertionError(f"release never raises, and not {type(raised).__name__}") from raised
-
-    async def use(self, recipients: int) -> float:
-        """Reserve, wait until it is due, and count it as sent."""
-        slot, due = await self.reserve(recipients)
-        self.note(recipients, due)
-        await self._clock.sleep(slot.delay)
-        return due
-
-    def note(self, recipients: int, due: float) -> None:
-        """Count it as sent."""
-        self._used.append((due, recipients))
-
-    async def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        await self._clock.sleep(seconds)
-
-    def check(self) -> None:
-        """
-        No window of any length has more than its share.
-
-        The last slot of a window is not counted: a heavy one goes when it is due, and its debt comes after it.
-        """
-        used = sorted(self._used)
-        for first, (begin, _) in enumerate(used):
-            before = 0
-            for end, recipients in used[first:]:
-                allowed = _RATE * (end - begin) + self._burst
-                _require(before <= allowed + _ROUNDING, f"{before} recipients went where {allowed:.1f} may")
-                before += recipients
-
-
-async def _check_pace(drive: _Drive) -> None:
-    begin = await drive.use(1)
-    slot, due = await drive.reserve(20, at_least=1)
-    drive.note(slot.recipients, due)
-    for _ in range(3):
-        for weight in _WEIGHTS:
-            await drive.use(weight)
-        await drive.sleep(0.5)  # what is not used is not saved up
-    end = await drive.use(1)
-    drive.check()
-    fair = 3 * sum(_WEIGHTS) / _RATE
-    _require(end - begin <= 2 * fair + 1.5, "at least half of the rate can be used")
-
-
-async def _check_crowd(drive: _Drive) -> None:
-    async def use() -> None:
-        for weight in (1, 2, 1):
-            await drive.use(weight)
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(20):
-            tasks.start_soon(use)
-    drive.check()
-
-
-async def _check_release(drive: _Drive) -> None:
-    """A slot that is given back is free again, once."""
-    await drive.use(1)
-    slot, unused = await drive.reserve(10)
-    await drive.release(slot)
-    after = await _same_weight_again(drive, slot)
-    _require(after - unused < 5 / _RATE, "the time of a slot that was given back is free again")
-    await drive.release(slot)
-    for _ in range(3):
-        await drive.use(1)
-    drive.check()
-
-
-async def _same_weight_again(drive: _Drive, slot: Slot) -> float:
-    await drive.release(slot)
-    _, due = await drive.reserve(slot.recipients)
-    drive.note(slot.recipients, due)
-    # Now the books look as they did when the first slot was taken.
-    await drive.release(slot)
-    return due
-
-
-async def _check_part(drive: _Drive) -> None:
-    """Of a slot of 20, 15 are not needed."""
-    await drive.use(1)
-    slot, due = await drive.reserve(20)
-    drive.note(5, due)
-    await drive.release(attrs.evolve(slot, recipients=15))
-    await drive.release(attrs.evolve(slot, recipients=15))
-    after = await drive.use(1)
-    _require(after - due < 15 / _RATE, "the part of a slot that was not used is free again")
-    await drive.use(1)
-    drive.check()
-
-
-async def _check_harmless_release(drive: _Drive) -> None:
-    """Late, foreign and cancelled releases."""
-    slot, _ = await drive.reserve(1)
-    await drive.use(1)
-    await drive.sleep(1.0)
-    for given_back in (slot, Slot(0.0, 1), Slot(0.0, 1, "another limiter's")):
-        await drive.release(given_back)
-    slot, unused = await drive.reserve(10)
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        await drive.release(slot)
-    after = await drive.use(10)
-    _require(after - unused < 5 / _RATE, "a release is shielded from cancellation")
-    await drive.use(1)
-    drive.check()
-
-
-async def _check_feedback(limiter: RateLimiter) -> None:
-    errors = (ThrottlingError(), ThrottlingError(pause=True), *(error() for error in _ERRORS), None)
-    for error in errors:
-        try:
-            await limiter.feedback(Signal(1, error))
-        except Exception as raised:
-            raise AssertionError(f"feedback never raises, and not {type(raised).__name__}") from raised
