@@ -66,7 +66,7 @@ def tests(session: nox.Session) -> None:
     """The tests, on every supported Python that is here; coverage is counted on the first of them."""
     if missing := [version for version in VERSIONS if version not in HERE]:
         session.warn(f"Not on this machine, so skipped: Python {', '.join(missing)}")
-    _install(session, ".[speedups,notebook,postgres]", group="tests")
+    _install(session, ".[speedups,notebook,postgres,redis]", group="tests")
     if session.python != HERE[0] or session.posargs:
         session.run("python", *_pytest(posargs=session.posargs))
         return
@@ -81,7 +81,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def lowest(session: nox.Session) -> None:
     """The tests against the lowest versions that the project says it works with."""
-    _install(session, ".[speedups,notebook,postgres]", group="tests", pins="constraints-lowest.txt")
+    _install(session, ".[speedups,notebook,postgres,redis]", group="tests", pins="constraints-lowest.txt")
     session.run("python", *_pytest(posargs=session.posargs))
 
 
@@ -90,7 +90,7 @@ def conformance(session: nox.Session) -> None:
     """The tests that read the reference material beside the checkout, where it is present."""
     if not (ROOT.parent / "shared" / "fixtures").is_dir():
         session.skip("the reference material (../shared/fixtures) is not here")
-    _install(session, ".[speedups,notebook,postgres]", group="tests")
+    _install(session, ".[speedups,notebook,postgres,redis]", group="tests")
     session.run("python", *_pytest("-m", "conformance", posargs=session.posargs))
 
 
@@ -106,7 +106,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Both type checkers pass the source and a consumer of it, and refuse a plug-in with wrong signatures."""
-    _install(session, ".[speedups,notebook,postgres]", group="typing")
+    _install(session, ".[speedups,notebook,postgres,redis]", group="typing")
     good = ("src", "tests/typing/api.py")
     session.run("mypy", *good)
     session.run("pyright", *good)
@@ -154,14 +154,14 @@ def _aiobotocore(session: nox.Session) -> Path:
 @nox.session
 def proof(session: nox.Session) -> None:
     """The long acceptance runs, with a figure for each."""
-    _install(session, ".[speedups,notebook,postgres]", group="proof")
+    _install(session, ".[speedups,notebook,postgres,redis]", group="proof")
     session.run("python", "proof/run.py", *session.posargs)
 
 
 @nox.session
 def mutation(session: nox.Session) -> None:
     """Break layers 0 and 2 in many small ways and see whether a test notices each."""
-    _install(session, ".[speedups,notebook,postgres]", group="mutation")
+    _install(session, ".[speedups,notebook,postgres,redis]", group="mutation")
     session.run("mutmut", "run", *session.posargs)
     session.run("mutmut", "results")
 

@@ -24,6 +24,7 @@ RUNS = (
     "strangers",
     "quota",
     "lanes",
+    "redis_sharing",
 )
 
 
