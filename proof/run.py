@@ -25,6 +25,7 @@ RUNS = (
     "quota",
     "lanes",
     "redis_sharing",
+    "ledger_speed",
 )
 
 

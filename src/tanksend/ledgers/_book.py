@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._results import Status
 from .._sqlite import Schema
+from ..typing import LedgerEntry
 from ._keys import digest
 from ._states import Row
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
 
-    from ..typing import LedgerEntry
     from ._states import View
 
 STATUSES: tuple[Status | None, ...] = (
@@ -138,15 +138,17 @@ def told(key: str | bytes) -> str:
 
 
 def find(connection: sqlite3.Connection, keys: Sequence[str], view: View) -> Mapping[str, LedgerEntry]:
-    """What is known of *keys*, some hundred at a time."""
+    """What is known of *keys*, some hundred at a time. The one place here where microseconds count."""
     found: dict[str, LedgerEntry] = {}
     for start in range(0, len(keys), _ASKED_AT_ONCE):
         names = {digest(key): key for key in keys[start : start + _ASKED_AT_ONCE]}
         marks = ",".join("?" * len(names))
-        query = f"SELECT digest, {_COLUMNS} FROM entry WHERE digest IN ({marks})"  # noqa: S608  (marks alone)
-        for name, *values in connection.execute(query, tuple(names)):
-            key = names[name]
-            found[key] = view.entry(key, row_of(values))
+        query = f"SELECT digest, status, owner, until, message_id, error_code, at FROM entry WHERE digest IN ({marks})"  # noqa: S608
+        for name, code, owner, until, *rest in connection.execute(query, tuple(names)):
+            key, status = names[name], STATUSES[code]
+            if status is None:
+                status = view.fate(Row(None, owner, until or 0.0))
+            found[key] = LedgerEntry(key, status, *rest)
     return found
 
 

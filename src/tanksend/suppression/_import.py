@@ -40,8 +40,8 @@ _REASONS = {reason.value: reason.value for reason in SuppressionReason} | {"": S
 _PLAIN = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+")
 _PROBLEMS_KEPT = 1_000
 
-Entry = tuple[str, str, str, float | None, str | None, float | None]
-"""Person, address, reason, at, evidence, expires at."""
+Entry = tuple[str, str | None, str, float | None, str | None, float | None]
+"""Person, address where it differs, reason, at, evidence, expires at."""
 
 
 @attrs.frozen
@@ -159,7 +159,8 @@ class SuppressionCsv:
         if reason is None:
             raise _BadRowError("has an unknown reason: it is one of " + ", ".join(SuppressionReason))
         at, expires_at = self._moment(cells, "at"), self._moment(cells, "expires_at")
-        return (_judged_person(address), address, reason, at, self._cell(cells, "evidence") or None, expires_at)
+        name, evidence = _judged_person(address), self._cell(cells, "evidence") or None
+        return (name, None if address == name else address, reason, at, evidence, expires_at)
 
     def _cell(self, cells: list[str], name: str) -> str:
         place = self._places.get(name, len(cells))

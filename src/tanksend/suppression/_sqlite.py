@@ -30,7 +30,7 @@ SCHEMA = Schema(
             """
             CREATE TABLE suppression (
                 person TEXT PRIMARY KEY,
-                address TEXT NOT NULL,
+                address TEXT, -- as it was given, where that is not the person
                 reason TEXT NOT NULL,
                 at REAL,
                 evidence TEXT,
@@ -41,7 +41,7 @@ SCHEMA = Schema(
     ),
 )
 
-_COLUMNS = "address, reason, at, evidence, expires_at"
+_COLUMNS = "coalesce(address, person), reason, at, evidence, expires_at"
 _PUT = "INSERT OR REPLACE INTO suppression VALUES (?, ?, ?, ?, ?, ?)"
 _HOLDS = "(expires_at IS NULL OR expires_at > ?)"
 _ASKED_AT_ONCE = 250
@@ -183,8 +183,8 @@ class SQLiteSuppressionStore:
 
 def _row(entry: Suppression) -> Entry:
     evidence = None if entry.evidence is None else _storable(entry.evidence)
-    address = _storable(entry.address)
-    return (_name(entry.address), address, entry.reason.value, entry.at, evidence, entry.expires_at)
+    name, address = _name(entry.address), _storable(entry.address)
+    return (name, None if address == name else address, entry.reason.value, entry.at, evidence, entry.expires_at)
 
 
 def _name(address: str) -> str:
