@@ -350,8 +350,9 @@ class SQLiteFile(Generic[G]):
 
     def close(self) -> None:
         """Close, after what is under way. Blocks. It opens again when it is used again."""
-        self.stop()
-        for worker in (self._writer, self._reader, self._tidier):
+        # One by one: the last to close tidies up, and of two that close at once each takes the other for the last.
+        for worker in (self._reader, self._tidier, self._writer):
+            worker.stop()
             worker.join()
 
     async def aclose(self) -> None:
