@@ -604,3 +604,45 @@ async def test_a_transport_that_never_waits_still_sends_everything(clock):
     sender = Sender(from_=NAME, transport=Instant(), limiter=Slots(), clock=clock)
     report = await sender.send_all([letter(str(i)) for i in range(2_000)])
     assert report.counts[Status.SENT] == 2_000
+
+
+class Queue(Slots):
+    """A limiter that lets bulk stand in line for ever, and transactional mail go at once."""
+
+    async def reserve(self, demand):
+        self.asked.append(demand.priority)
+        if demand.priority is Priority.BULK and len(self.asked) == 1:
+            await anyio.sleep_forever()
+        return Slot(0.0, demand.recipients, len(self.asked))
+
+
+async def test_transactional_mail_does_not_stand_in_line_behind_bulk(clock):
+    """What the limiter was asked for bulk is called off, and asked again afterwards."""
+    wire, limiter = Wire(clock), Queue()
+    sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sender.send_all, [letter("bulk")])
+        tasks.start_soon(later, clock, 1, sender.send, letter("urgent"))
+    assert [("bulk", 1), ("urgent", 1)] == sorted(wire.left)
+    assert [Priority.BULK, Priority.TRANSACTIONAL, Priority.BULK] == limiter.asked
+
+
+async def test_a_slot_that_is_far_off_is_asked_for_again(clock):
+    """A limiter that waits for tomorrow's quota may know better a minute later."""
+    wire, limiter = Wire(clock), Slots(86_400, 2)
+    sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock)
+    report = await sender.send_all([letter("0")])
+    assert report.ok
+    assert [("0", 62)] == wire.left
+    assert [(1, 1)] == limiter.released
+
+
+async def test_what_has_no_room_today_is_not_charged_to_a_slot_that_has(clock):
+    """The slot for one cannot carry three when the rest would have to wait for tomorrow."""
+    wire, limiter = Wire(clock), Slots(2, 86_400, 5)
+    sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sender.send_all, [letter("light")])
+        tasks.start_soon(later, clock, 1, sender.send, letter("heavy", recipients=3))
+    assert [("heavy", 7), ("light", 7)] == sorted(wire.left)
+    assert [(2, 2), (1, 1)] == limiter.released

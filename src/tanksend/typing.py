@@ -247,7 +247,9 @@ class RateLimiter(Protocol):
 
     async def reserve(self, demand: Demand) -> Slot:
         """
-        Take *demand* from the budget and say when it may be used. Returns without waiting for the slot.
+        Take *demand* from the budget and say when it may be used.
+
+        Returns without waiting for the slot, unless others may still go first. Cancelled, it takes nothing.
 
         A demand heavier than the budget ever allows at once is granted and leaves a debt, as SES does.
 

@@ -27,6 +27,8 @@ LATE = 0.025
 """Seconds after which a slot that came too late lapses: used then, it would crowd the slots that follow."""
 PATIENCE = 5.0
 """Seconds for which lighter messages may pass a heavy one for which there is no room; then they wait for it."""
+FAR = 60.0
+"""Seconds after which a slot that is still not due is given back and reserved anew."""
 NEAR = 30.0
 """Seconds up to which a slot that was reserved for bulk is not reserved anew because transactional mail has come."""
 
@@ -44,6 +46,7 @@ class Lanes:
         self._sequence = count()
         self._leader: Run | None = None
         self._nap: anyio.CancelScope | None = None
+        self._asking: anyio.CancelScope | None = None
         self._slot: Slot | None = None
         self._due = 0.0
         self._lapsed = False
@@ -59,9 +62,12 @@ class Lanes:
         """Let *run* compete in *lane* with its entry of that age."""
         heapq.heappush(self._tickets, (lane, sequence, next(self._numbers), run))
         asked, nap = self._asked, self._nap
-        if nap is None or asked is None or lane >= asked.priority:
+        if asked is None or lane >= asked.priority:
             return
-        if self._due - self._clock.monotonic() > NEAR:
+        if self._asking is not None:
+            # A limiter that several processes share may let bulk wait for its turn; this one need not stand in line.
+            self._asking.cancel()
+        elif nap is not None and self._due - self._clock.monotonic() > NEAR:
             # The limiter may let this one go much earlier: bulk may be waiting for tomorrow's quota.
             self._outranked = True
             nap.cancel()
@@ -166,15 +172,21 @@ class Lanes:
         return entry
 
     async def _reserve(self, best: Entry) -> Slot | None:
-        """Get a slot for the best entry; None when that failed, which its run has then been told."""
+        """Get a slot for the best entry; None to look again, or when that failed, which its run has then been told."""
         least = best.weight if best.weight == 1 else self._at_least(best)
         asked = Demand(best.weight, least, best.lane, best.uncounted)
-        try:
-            slot = await self._limiter.reserve(asked)
-        except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
-            self._refused(best, error)
-            return None
         self._asked = asked
+        slot: Slot | None = None
+        with anyio.CancelScope() as asking:
+            self._asking = asking
+            try:
+                slot = await self._limiter.reserve(asked)
+            except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
+                self._refused(best, error)
+            finally:
+                self._asking = None
+        if slot is None:
+            return None
         self._slot = slot
         self._due = self._clock.monotonic() + slot.delay
         return slot
@@ -192,10 +204,11 @@ class Lanes:
             try:
                 delay = self._due - self._clock.monotonic()
                 if delay > 0:
-                    await self._clock.sleep(delay)
+                    await self._clock.sleep(min(delay, FAR))
             finally:
                 self._nap = None
-        if self._outranked:
+        if self._outranked or delay > FAR:
+            # Asked again, the limiter may know better: of a day's quota that others have left, for example.
             self._outranked = False
             await self._give_back()
             return False
@@ -226,6 +239,12 @@ class Lanes:
             # It was stopped meanwhile, or its time has run out; it has not left yet.
             self._put_back(slot, entry)
             await self._parts.release(charged)
+            return False
+        if charged.delay > FAR:
+            # No matter of pace: the day's quota has no room for the rest. It waits for a slot that has.
+            self._put_back(slot, entry)
+            await self._parts.release(charged)
+            await self._give_back()
             return False
         return True
 
