@@ -10,8 +10,8 @@ import pytest
 
 from tanksend import Message, Sender, Status
 from tanksend._engine import Feed, SequenceSource, source_of
-from tanksend._engine._loops import killed, soon_in_this_loop, this_loop
 from tanksend._engine._sources import BUFFER, CHUNK, AsyncSource, ThreadSource
+from tanksend._loops import killed, soon_in_this_loop, this_loop
 from tanksend.exceptions import IntakeError
 from tanksend.testing import RecordingTransport
 

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 def this_loop() -> Hashable:
     """The running event loop, as something to keep things by."""
-    native: Any = current_token().native_token
-    return native  # type: ignore[no-any-return]
+    token: Any = current_token()
+    return getattr(token, "native_token", token)  # type: ignore[no-any-return]  # wrapped since anyio 4.11
 
 
 def killed() -> bool:
     """Whether the current task was cancelled by name, past all cancel scopes. Only asyncio knows such a thing."""
-    if not hasattr(current_token().native_token, "call_soon_threadsafe"):
+    if not hasattr(this_loop(), "call_soon_threadsafe"):
         return False
     import asyncio  # only where it runs already
 

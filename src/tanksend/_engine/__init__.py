@@ -21,9 +21,9 @@ of what. What is cut off after that has its fate from whoever had it in hand.
 
 from __future__ import annotations
 
+from .._loops import this_loop
 from ._errors import copy_of
 from ._lanes import Lanes
-from ._loops import this_loop
 from ._parts import MAX_PARALLEL, Parts
 from ._run import Run
 from ._sources import Feed, SequenceSource, Source, source_of

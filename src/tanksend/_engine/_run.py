@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
+from .._loops import killed
 from .._messages import Priority
 from .._report import SendReport
 from .._results import Receipt, SendResult, Status
@@ -16,7 +17,6 @@ from ..typing import Attempt, EventKind, GiveUp, Retry, SendEvent, Signal
 from ._deadlines import Deadlines
 from ._errors import copy_of, first_of, held_by, too_heavy
 from ._intake import Intake
-from ._loops import killed
 from ._parts import log
 from ._timers import Timers
 from ._workers import Workers

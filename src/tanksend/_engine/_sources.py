@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
+from .._loops import soon_in_this_loop
 from .._messages import Message
-from ._loops import soon_in_this_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
