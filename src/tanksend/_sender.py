@@ -44,7 +44,7 @@ class Sender:
         region: AWS region of the default transport.
         endpoint_url: Where the default transport sends, instead of SES's own host.
         transport: The way out; `SESTransport` by default.
-        limiter: The pace; 14 recipients a second by default.
+        limiter: The pace; by default `AccountLimiter`, which learns the account's own quotas.
         retry: What to do after a failed attempt; `ExponentialBackoff` by default.
         suppression: Who must not be written to; a `MemorySuppressionStore` by default.
         validator: Judges addresses; the strict `AddressValidator` by default.
@@ -157,7 +157,7 @@ class Sender:
 
         Args:
             messages: Any iterable or async iterable, endless ones too; pulled at most 1,000 ahead.
-            campaign: A name for the batch; with a ledger it stands in for keys.
+            campaign: A name for the batch, for a ledger; this version takes none, and does not look at it.
             progress: True for a bar (needs tqdm), or a callable given the number done and the total or None.
             on_result: Called with each result as it ends; what it raises stops the batch.
             keep: How many rows the report keeps.
