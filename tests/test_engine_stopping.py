@@ -714,7 +714,7 @@ async def test_a_cancellation_inside_the_transport_costs_one_message(clock, ears
 
     if "trio" in type(anyio.get_cancelled_exc_class()).__module__ or anyio.get_cancelled_exc_class() is trio.Cancelled:
         return  # there, nobody can make one up
-    sender = Sender(from_=NAME, transport=Careless(clock), clock=clock, observers=[ears])
+    sender = Sender(from_=NAME, transport=Careless(clock), clock=clock, observers=[ears], max_parallel=1)
     report = await sender.send_all([letter(str(i)) for i in range(4)])
     assert (3, 1) == (report.counts[SENT], report.counts[UNKNOWN])
     assert ears.fates["1"].status is UNKNOWN
