@@ -106,11 +106,12 @@ class Call:
 
     async def _run(self) -> None:
         try:
-            with anyio.CancelScope() as self._scope:
+            with anyio.CancelScope() as scope:
+                self._scope = scope
                 if self._cancelled:
-                    self._scope.cancel()
+                    scope.cancel()
                 self._value = await self._function()
-            if self._scope.cancelled_caught:
+            if scope.cancelled_caught:
                 self._error = CancelledError()
         except asyncio.CancelledError:
             self._error = _stopped()
