@@ -89,6 +89,8 @@ SPAN = 1.0
 """The window, in seconds, of a strict account."""
 GRAIN = 0.001
 """Seconds of grants that are one entry of `RateControl.sent`, so that it stays short at any rate."""
+ROUNDING = 1e-9
+"""Seconds by which sums of moments miss their mark."""
 LATE = 0.025
 """Seconds up to which a grant may have been used late. What comes later than that is not used, or after a rest."""
 
@@ -205,7 +207,7 @@ class RateControl:
         sent = self.sent
         if not sent:
             return
-        if 0 < now - sent[-1][0] <= LATE:
+        if 0 < now - sent[-1][0] <= LATE + ROUNDING:
             sent[-1] = (now, sent[-1][1])
         begin = max(now, sent[-1][0])  # the next one is due no earlier
         gone = 0

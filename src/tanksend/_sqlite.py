@@ -226,10 +226,16 @@ class Database:
         Raises:
             StorageError: It is somebody else's, or newer.
         """
-        whose = _one(connection, "PRAGMA application_id")
-        version = _one(connection, "PRAGMA user_version")
+        connection.execute("BEGIN")  # one snapshot: another process may be making the file at this moment
+        try:
+            tables = _one(connection, "SELECT count(*) FROM sqlite_master")
+            whose = _one(connection, "PRAGMA application_id")
+            version = _one(connection, "PRAGMA user_version")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
         if whose != self._schema.application_id:
-            if whose or version or _one(connection, "SELECT count(*) FROM sqlite_master"):
+            if whose or version or tables:
                 raise told(self._path, self._schema.part, "foreign")
             return False
         if version > len(self._schema.steps):
