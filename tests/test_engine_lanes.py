@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import anyio
 import attrs
@@ -15,8 +16,9 @@ from tanksend.exceptions import (
     ServiceUnavailableError,
 )
 from tanksend.limiters import TokenBucketLimiter
+from tanksend.retries import NoRetry
 from tanksend.testing import FakeClock, RecordingTransport
-from tanksend.typing import Retry, Slot
+from tanksend.typing import Demand, Retry, Slot
 
 pytestmark = pytest.mark.anyio
 
@@ -635,6 +637,46 @@ async def test_a_slot_that_is_far_off_is_asked_for_again(clock):
     assert report.ok
     assert [("0", 62)] == wire.left
     assert [(1, 1)] == limiter.released
+
+
+async def test_two_loops_that_share_a_slow_limiter_both_get_their_slots(clock):
+    """Who gives a far slot back is the last in line; it waits longer the next time, so that one becomes due."""
+    wire = Wire(clock)
+    limiter = TokenBucketLimiter.every(100, clock=clock)
+    await limiter.reserve(Demand(1))
+    senders = [Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock) for _ in range(3)]
+    async with anyio.create_task_group() as tasks:
+        for number, sender in enumerate(senders):
+            tasks.start_soon(sender.send_all, [letter(str(number))])
+    assert len(wire.sent) == 3
+    assert clock.monotonic() < 1000 + 3_000
+
+
+async def test_a_far_slot_is_handed_over_and_not_given_back_by_who_is_stopped(clock):
+    """The one who stays waits for the same slot."""
+    wire, limiter = Wire(clock), Slots(3600, clock=clock)
+    sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(later, clock, 1, partial(sender.send_all, [letter("stays")], give_up_after=20))
+        with anyio.CancelScope() as scope:
+            tasks.start_soon(cancel_after, clock, 3, scope)
+            await sender.send_all([letter("leaves")])
+        assert [] == limiter.released
+    assert [1] == limiter.asked
+    assert [(1, 1)] == limiter.released
+
+
+async def test_a_limiter_that_takes_its_time_to_listen_keeps_nobody_from_sending(clock):
+    """It reads the account's figures, say; with one place on the wire, the next request leaves meanwhile."""
+
+    class Slow(Slots):
+        async def feedback(self, signal):
+            await clock.sleep(3)
+
+    wire = Wire(clock, [None, ServiceUnavailableError()])
+    sender = Sender(from_=NAME, transport=wire, limiter=Slow(), retry=NoRetry(), max_parallel=1, clock=clock)
+    await sender.send_all([letter(str(i)) for i in range(4)])
+    assert [("0", 0), ("1", 0), ("2", 0), ("3", 0)] == wire.left
 
 
 async def test_what_has_no_room_today_is_not_charged_to_a_slot_that_has(clock):

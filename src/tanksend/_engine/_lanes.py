@@ -16,6 +16,7 @@ import anyio
 
 from ..typing import Demand, Slot
 from ._errors import limiter_error
+from ._waits import with_notice
 
 if TYPE_CHECKING:
     from .._messages import Priority
@@ -28,7 +29,11 @@ LATE = 0.025
 PATIENCE = 5.0
 """Seconds for which lighter messages may pass a heavy one for which there is no room; then they wait for it."""
 FAR = 60.0
-"""Seconds after which a slot that is still not due is given back and reserved anew."""
+"""
+Seconds after which a slot that is still not due is given back and reserved anew; twice as many each time.
+
+Where several share a slow limiter, who gives a slot back is the last in line: at even intervals none would ever be due.
+"""
 NEAR = 30.0
 """Seconds up to which a slot that was reserved for bulk is not reserved anew because transactional mail has come."""
 
@@ -47,9 +52,12 @@ class Lanes:
         self._leader: Run | None = None
         self._nap: anyio.CancelScope | None = None
         self._asking: anyio.CancelScope | None = None
+        self._limiter_waits = True
+        """Whether its last answer took time, and so might the next; nothing is known of the first."""
         self._slot: Slot | None = None
         self._due = 0.0
         self._lapsed = False
+        self._far = FAR
         self._asked: Demand | None = None
         self._outranked = False
         self.in_flight = 0
@@ -167,6 +175,7 @@ class Lanes:
             return None
         self._slot = None
         self._lapsed = False
+        self._far = FAR
         if entry.weight != slot.recipients and not await self._settle_weight(slot, entry):
             return None
         return entry
@@ -176,20 +185,32 @@ class Lanes:
         least = best.weight if best.weight == 1 else self._at_least(best)
         asked = Demand(best.weight, least, best.lane, best.uncounted)
         self._asked = asked
-        slot: Slot | None = None
+        slow, self._limiter_waits = self._limiter_waits, False
+        try:
+            slot = await (self._ask_patiently(asked) if slow else self._ask(asked))
+        except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
+            self._refused(best, error)
+            return None
+        if slot is not None:
+            self._slot = slot
+            self._due = self._clock.monotonic() + slot.delay
+        return slot
+
+    async def _ask(self, asked: Demand) -> Slot:
+        return await with_notice(self._limiter.reserve(asked), self._limiter_has_waited)
+
+    async def _ask_patiently(self, asked: Demand) -> Slot | None:
+        """Ask a limiter that did not answer at once the last time; None when it was called off."""
         with anyio.CancelScope() as asking:
             self._asking = asking
             try:
-                slot = await self._limiter.reserve(asked)
-            except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
-                self._refused(best, error)
+                return await self._ask(asked)
             finally:
                 self._asking = None
-        if slot is None:
-            return None
-        self._slot = slot
-        self._due = self._clock.monotonic() + slot.delay
-        return slot
+        return None
+
+    def _limiter_has_waited(self) -> None:
+        self._limiter_waits = True
 
     def _at_least(self, best: Entry) -> int:
         """The fewest recipients that are of use: the lightest message may pass *best*, until that has waited enough."""
@@ -199,16 +220,18 @@ class Lanes:
 
     async def _due_now(self) -> bool:
         """Sleep until the slot is due; False when it was interrupted or is too late to be used."""
+        delay = self._due - self._clock.monotonic()
         with anyio.CancelScope() as nap:
             self._nap = nap
             try:
-                delay = self._due - self._clock.monotonic()
                 if delay > 0:
-                    await self._clock.sleep(min(delay, FAR))
+                    await self._clock.sleep(min(delay, self._far))
             finally:
                 self._nap = None
-        if self._outranked or delay > FAR:
+        if self._outranked or (delay > self._far and not nap.cancelled_caught):
             # Asked again, the limiter may know better: of a day's quota that others have left, for example.
+            if not self._outranked:
+                self._far *= 2
             self._outranked = False
             await self._give_back()
             return False

@@ -11,6 +11,7 @@ import attrs
 
 from .._messages import default_validator
 from ..typing import GiveUp, LimiterFigures
+from ._waits import with_notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,10 +70,10 @@ class Parts:
         figures = self.figures()
         return math.inf if figures is None else figures.granted_rate
 
-    async def feedback(self, signal: Signal) -> None:
-        """Tell the limiter; what goes wrong there is its own."""
+    async def feedback(self, signal: Signal, notice: Callable[[], object]) -> None:
+        """Tell the limiter; what goes wrong there is its own. *notice* is called should it take its time."""
         try:
-            await self.limiter.feedback(signal)
+            await with_notice(self.limiter.feedback(signal), notice)
         except Exception as error:  # noqa: BLE001  (it must not cost a fate)
             log.warning("the limiter's feedback raised %s", type(error).__name__)
 

@@ -334,7 +334,7 @@ class Run:
                 return
             self._grow()
             self.settle(entry, Status.SENT, receipt=receipt)
-            await self.parts.feedback(Signal(entry.weight, None, entry.uncounted))
+            await self.parts.feedback(Signal(entry.weight, None, entry.uncounted), self.lanes.wake)
 
     def _unexplained(self, outcome: object) -> SendError:
         """The error for a transport that neither returned a receipt nor raised a `SendError`."""
@@ -365,7 +365,7 @@ class Run:
             self._tell(SendEvent(EventKind.ATTEMPT_FAILED, entry.index, error, entry.attempts))
         self._decide(entry, error)
         self._renew_tickets()
-        await self.parts.feedback(Signal(entry.weight, error, entry.uncounted))
+        await self.parts.feedback(Signal(entry.weight, error, entry.uncounted), self.lanes.wake)
 
     def _decide(self, entry: Entry, error: SendError) -> None:
         """Put *entry* back for another attempt, or settle it; then see what else the error concerns."""
