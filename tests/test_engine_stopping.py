@@ -334,14 +334,30 @@ async def test_an_iterable_that_takes_for_ever_to_close_is_left_after_the_grace(
     assert clock.monotonic() == 1009
 
 
-async def test_a_shield_of_the_consumer_shields_the_batch(clock, ears):
-    """Who consumes under a shield sees the batch to its end; the cancellation comes after that."""
-    sender = Sender(from_=NAME, transport=Wire(clock, default=1.0), clock=clock, observers=[ears])
-    async with cancelled(clock, 1.5), sender.stream([letter(str(i)) for i in range(5)]) as results:
+async def test_a_consumer_that_notices_late_does_not_keep_the_batch_going(clock, ears):
+    """He works under a shield, and sees each result; nothing leaves after the cancellation all the same."""
+    wire = Wire(clock, default=1.0)
+    sender = Sender(from_=NAME, transport=wire, clock=clock, observers=[ears])
+    seen = []
+    async with cancelled(clock, 1.5), sender.stream([letter(str(i)) for i in range(9)]) as results:
         with anyio.CancelScope(shield=True):
-            async for _ in results:
-                pass
-    assert {SENT: 5} == ears.counts()
+            async for result in results:
+                await clock.sleep(2)
+                seen.append(result.status)
+    assert wire.left == ["0", "1", "2"]
+    assert {SENT: 3, HELD: 6} == ears.counts() == {status: seen.count(status) for status in seen}
+
+
+async def test_a_consumer_that_sends_when_he_is_cancelled_has_one_grace_for_both(clock, ears):
+    """The cancellation meets him inside `send`; the batch around it is stopped at once, and not when that has ended."""
+    wire = Wire(clock, {"inner": HOURS}, default=1.0)
+    sender = Sender(from_=NAME, transport=wire, clock=clock, observers=[ears], limiter=Even())
+    async with cancelled(clock, 1.5), sender.stream([letter(str(i)) for i in range(9)]) as results:
+        async for _ in results:
+            await sender.send(letter("inner"))
+    assert clock.monotonic() == 1006.5
+    assert sorted(wire.left) == ["0", "1", "2", "inner"]
+    assert {SENT: 3, HELD: 6, UNKNOWN: 1} == ears.counts()
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ to. So a slot is bound to a message only when it is due, no task is switched bet
 nobody waits twice. Without pacing a worker that ends becomes leader, takes an entry and works on, and no task is
 switched at all.
 
-All tasks of a run are shielded: who cancels the caller reaches them by way of `Run.stop` alone, which says what becomes
-of what. What is cut off after that has its fate from whoever had it in hand.
+All tasks of a run but intake are shielded: who cancels the caller reaches them by way of `Run.stop` alone, which intake
+calls, and which says what becomes of what. What is cut off after that has its fate from whoever had it in hand.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import anyio
@@ -35,7 +36,7 @@ class Intake:
         self._priority = priority
         self._give_up_after = give_up_after
         self._pulling = anyio.CancelScope()
-        self._all = anyio.CancelScope(shield=True)
+        self._closing = anyio.CancelScope(shield=True)
         self._taken = 0
         self._delivered = 0
         self._admitting: list[Entry] = []
@@ -71,28 +72,41 @@ class Intake:
 
     def abort(self) -> None:
         """Wait no longer for the iterable to close."""
-        self._all.cancel()
+        self._closing.cancel()
 
     def _room(self) -> int:
         return AHEAD - (self._taken - self._delivered)
 
     async def run(self) -> None:
-        """Pull until the end, a stop or an error of the iterable."""
-        # Shielded: who cancels the caller reaches this by way of `stop`, once it is known what becomes of the rest.
-        with self._all:
-            try:
-                await self._pull_until_stopped()
+        """Pull until the end, a stop or an error of the iterable; then see to it that a cancellation is a stop."""
+        try:
+            await self._pull_until_stopped()
+            with self._closing:
                 await self._close()
-            finally:
-                self.finish()
+        finally:
+            self.finish()
+        await self._watch()
+
+    async def _watch(self) -> None:
+        """
+        Stop the run when its caller is cancelled, until it is over.
+
+        The caller himself may notice late: he is busy with a result, or cleans up, or sends one more and waits for it.
+        """
+        try:
+            await self._run.done.wait()
+        except anyio.get_cancelled_exc_class():
+            self._run.stop("stopped")
 
     async def _pull_until_stopped(self) -> None:
         try:
             with self._pulling:
                 await self._pull_all()
         except anyio.get_cancelled_exc_class() as error:
-            # Not by us: the iterable awaited something that somebody had cancelled.
-            if not self._stopped:
+            if anyio.current_effective_deadline() == -math.inf:
+                self._run.stop("stopped")
+            elif not self._stopped:
+                # By nobody around us: the iterable awaited something that had been cancelled.
                 self._failed(error)
         except Exception as error:  # noqa: BLE001  (the iterable's own; the surface raises it)
             self._failed(error)
@@ -121,7 +135,7 @@ class Intake:
         try:
             await self._source.aclose()
         except anyio.get_cancelled_exc_class() as error:
-            if self._all.cancel_called:
+            if self._closing.cancel_called:
                 raise
             self.error = self.error or error
         except Exception as error:  # noqa: BLE001  (the iterable's own)
