@@ -28,8 +28,13 @@ class SyncSender:
     """
     `Sender` for scripts, threads, WSGI and notebook cells: the same methods without ``await``.
 
-    It runs on a loop thread of its own, which starts with the first call, again in a forked child, and does not keep
-    the interpreter from ending, also when `close` is never called. Several threads may share one.
+    It runs on a loop thread of its own, which starts with the first call, again in a forked child, ends with `close`,
+    and does not keep the interpreter from ending when that is never called. Several threads may share one. A batch
+    belongs to the process that began it.
+
+    Iterables of messages are pulled, and *progress* and *on_result* called, in the calling thread. Ctrl-C stops what
+    this waits for: requests on the wire get 5 seconds, or until a second Ctrl-C, the rest is held, and `last_report`
+    tells what became of each.
     """
 
     def __init__(
