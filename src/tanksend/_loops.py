@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from anyio.lowlevel import current_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Coroutine, Hashable
 
 
 def this_loop() -> Hashable:
@@ -39,3 +39,20 @@ def soon_in_this_loop(callback: Callable[[], object]) -> Callable[[], None]:
     """A function that has *callback* called in the running loop, from any thread and without waiting."""
     loop = this_loop()
     return lambda: call_soon(loop, callback)
+
+
+def uninterrupted(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """
+    *function* for a task that Ctrl-C must not hit between two steps.
+
+    Trio raises KeyboardInterrupt in whichever task runs; where it may not, the main task gets it, as on asyncio.
+    """
+    if hasattr(this_loop(), "call_soon_threadsafe"):
+        return function
+    import trio  # it runs already
+
+    @trio.lowlevel.enable_ki_protection
+    async def protected(*arguments: object) -> None:
+        await function(*arguments)
+
+    return protected

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from .._loops import killed
+from .._loops import killed, uninterrupted
 from .._messages import Priority
 from .._report import SendReport
 from .._results import Receipt, SendResult, Status
@@ -88,7 +88,7 @@ class Run:
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        self._tasks.start_soon(self.intake.run)
+        self._tasks.start_soon(uninterrupted(self.intake.run))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

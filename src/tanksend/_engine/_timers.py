@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from .._loops import uninterrupted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,7 +37,7 @@ class Timers:
         heapq.heappush(self._heap, (when, next(self._numbers), callback))
         if not self._running:
             self._running = True
-            self._tasks.start_soon(self._run)
+            self._tasks.start_soon(uninterrupted(self._run))
         elif self._heap[0][2] is callback:
             self._look_up()
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from .._loops import uninterrupted
+
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
@@ -50,7 +52,7 @@ class Workers:
         else:
             worker = Worker(entry)
             self._all.add(worker)
-            self._tasks.start_soon(self._work, worker)
+            self._tasks.start_soon(uninterrupted(self._work), worker)
 
     def dismiss_idle(self) -> None:
         """The run leaves: nobody will be woken for anything else."""
