@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 from tanksend import Address, Message, Row, SendReport, SendResult, Status, _report
 from tanksend._report import DomainCounts, RowFile
 from tanksend.exceptions import BatchError, ThrottlingError
+from tanksend.typing import LimiterFigures
 
 MESSAGE = Message("kim@Example.com", "secret", "secret")
 
@@ -380,3 +381,21 @@ def test_a_file_is_closed_whatever_happens(tmp_path):
         fail()
     assert len(read(path)) == 2
     file.close()
+
+
+# --- beside the account's rate ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("granted", "use"), [(50.0, 0.8), (float("inf"), None)])
+def test_the_use_of_the_account_is_told_where_its_rate_is_known(granted, use):
+    """Forty recipients in a second, of fifty: in the report and in a notebook."""
+    report = report_of(*(result(index) for index in range(40)))
+    report.duration = 1.0
+    report.limiter = LimiterFigures(granted, granted, daily_quota=None, spent=0.0, throttles=0, source="GetAccount")
+    assert report.use_of_rate == use
+    assert ("80.0% of the account's rate" in report._repr_html_()) is (use is not None)
+
+
+def test_without_a_limiter_that_learns_there_is_no_use_of_the_account():
+    """Nothing is known of its rate."""
+    assert report_of(result()).use_of_rate is None
