@@ -9,7 +9,7 @@ Send mail through Amazon SES so that every message has exactly one known fate.
 from __future__ import annotations
 
 from ._addresses import Address
-from ._messages import Attachment, Message, Priority, Unsubscribe
+from ._messages import Attachment, Message, Priority, Template, Unsubscribe
 from ._report import Row, SendReport
 from ._results import Receipt, SendResult, Status
 from ._sender import Sender
@@ -33,6 +33,7 @@ __all__ = [
     "Status",
     "SyncSender",
     "TanksendError",
+    "Template",
     "Unsubscribe",
     "__version__",
 ]

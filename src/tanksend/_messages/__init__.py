@@ -17,6 +17,7 @@ import attrs
 from .._addresses import Address, has_control, parse_addresses
 from ..exceptions import InvalidAddressError, Problem
 from ._extras import UNSUBSCRIBE_HEADERS, Attachment, Unsubscribe, within, wrong_type
+from ._mime_content import MimeContent
 from ._rules import (
     BLOCKED_EXTENSIONS,
     HALF_PAIR,
@@ -29,9 +30,12 @@ from ._rules import (
     check_tags,
     is_encodable,
 )
+from ._templates import Template, read_only_data
 
 if TYPE_CHECKING:
     import datetime as dt
+    from email.message import EmailMessage
+    from typing import Self
 
     from .._validator import AddressValidator
 
@@ -42,7 +46,9 @@ __all__ = [
     "SET_NAME",
     "Attachment",
     "Message",
+    "MimeContent",
     "Priority",
+    "Template",
     "Unsubscribe",
     "check_tags",
     "default_validator",
@@ -128,10 +134,13 @@ class Message:
         priority: The lane; None means bulk in a batch, transactional in `Sender.send`.
         key: The caller's name for this message, unique in a ledger.
         last_active: When the recipient last showed a sign of life, for guards.
+        template: Written by `from_template`.
+        data: Written by `from_template`.
+        mime: Written by `from_mime`.
 
     Raises:
         TypeError: An argument has a wrong type.
-        ValueError: Neither *text* nor *html* was given, or *priority* is no `Priority`.
+        ValueError: There is no content: neither *text* nor *html*, nor a template; or *priority* is no `Priority`.
     """
 
     to: tuple[Address, ...] = attrs.field(converter=_addresses)
@@ -150,6 +159,48 @@ class Message:
     priority: Priority | None = attrs.field(default=None, kw_only=True, converter=_priority)
     key: str | None = attrs.field(default=None, kw_only=True)
     last_active: dt.datetime | None = attrs.field(default=None, kw_only=True)
+    template: Template | None = attrs.field(default=None, kw_only=True)
+    data: Mapping[str, Any] = attrs.field(default=_NOTHING, kw_only=True, converter=read_only_data, hash=False)
+    mime: MimeContent | None = attrs.field(default=None, kw_only=True)
+
+    @classmethod
+    def from_template(
+        cls,
+        template: Template,
+        *,
+        to: str | Address | Iterable[str | Address],
+        data: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """
+        A message whose content SES makes of *template* and *data*.
+
+        Args:
+            template: Stored in SES, or inline.
+            to: As for `Message`.
+            data: Values for the template's variables, of whatever JSON can carry.
+            options: Any of `Message`'s keyword arguments.
+
+        Raises:
+            TypeError: An argument has a wrong type.
+        """
+        return cls(to, "", template=template, data={} if data is None else data, **options)
+
+    @classmethod
+    def from_mime(cls, mail: EmailMessage | bytes, **options: Any) -> Self:
+        """
+        A message from one that is made already, with all its parts as they are.
+
+        Args:
+            mail: From, To, Cc, Bcc, Reply-To and Subject are read from its headers.
+            options: Any of `Message`'s keyword arguments but the content; they go before the headers.
+
+        Raises:
+            TypeError: An argument has a wrong type.
+        """
+        from ._mime_content import message_fields  # loads the standard library's mail parser
+
+        return cls(**{**message_fields(mail), **options})
 
     def __attrs_post_init__(self) -> None:
         # One look at all types at once: a validator for each field would take longer than everything else here.
@@ -157,7 +208,7 @@ class Message:
             self._check_texts()
         if not isinstance(self.subject, str):
             raise wrong_type("subject", "str", self.subject)
-        if self.text is None and self.html is None:
+        if self.text is None and self.html is None and self.template is None and self.mime is None:
             raise ValueError("a message needs text= or html=")
         if self.unsubscribe is not None and not isinstance(self.unsubscribe, Unsubscribe):
             raise wrong_type("unsubscribe", "Unsubscribe", self.unsubscribe)
@@ -172,13 +223,18 @@ class Message:
 
     def __getstate__(self) -> dict[str, Any]:
         # A mapping proxy can be neither pickled nor copied.
-        return attrs.asdict(self, recurse=False) | {"headers": dict(self.headers), "tags": dict(self.tags)}
+        return attrs.asdict(self, recurse=False) | {
+            "headers": dict(self.headers),
+            "tags": dict(self.tags),
+            "data": dict(self.data),
+        }
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "headers", _headers(state["headers"]))
         object.__setattr__(self, "tags", _tags(state["tags"]))
+        object.__setattr__(self, "data", read_only_data(state["data"]))
 
     def __repr__(self) -> str:
         return f"<Message recipients={len(self.recipients)} attachments={len(self.attachments)}>"
