@@ -385,9 +385,11 @@ def _payload(word: re.Match[str]) -> bytes:
     return binascii.a2b_base64(word[3] + "=" * (-len(word[3]) % 4))
 
 
-def encode_words(text: str) -> str:
+def encode_words(text: str, *, room: int = 75) -> str:
     """
     Write *text* as a header holds it: as it is if it is printable ASCII, else as UTF-8 encoded-words.
+
+    *room* is how many characters the first line has left for the first word; every other word has 75.
 
     Each word has at most 75 characters and decodes by itself: words end between characters, and not before a combining
     mark. One space stands between two words, where a header may be folded. Control characters become spaces.
@@ -398,10 +400,11 @@ def encode_words(text: str) -> str:
     if not needs_encoding(text):
         return text
     whole = text.encode("utf-8", "replace")
+    room -= 75 - _MAX_ENCODED
     if _q_size(whole) < (len(whole) + 2) // 3 * 4:
-        chunks = _chunks(text, _q_size, _MAX_ENCODED)
+        chunks = _chunks(text, _q_size, room, _MAX_ENCODED)
         return " ".join(f"=?UTF-8?Q?{''.join(map(_Q_TABLE.__getitem__, chunk))}?=" for chunk in chunks)
-    chunks = _chunks(text, len, _MAX_BASE64_BYTES)
+    chunks = _chunks(text, len, room // 4 * 3, _MAX_BASE64_BYTES)
     return " ".join(f"=?UTF-8?B?{binascii.b2a_base64(chunk, newline=False).decode()}?=" for chunk in chunks)
 
 
@@ -409,15 +412,15 @@ def _q_size(chunk: bytes) -> int:
     return len(chunk) + 2 * len(chunk.translate(None, _Q_SAFE))
 
 
-def _chunks(text: str, size: Callable[[bytes], int], limit: int) -> Iterator[bytes]:
-    """Cut *text* into UTF-8 pieces that each fit one word."""
+def _chunks(text: str, size: Callable[[bytes], int], room: int, limit: int) -> Iterator[bytes]:
+    """Cut *text* into UTF-8 pieces that each fit one word: *room* for the first, *limit* for the others."""
     chunk, used = bytearray(), 0
     for cluster in _clusters(text):
         more = cluster.encode("utf-8", "replace")
         needed = size(more)
-        if used + needed > limit:
+        if used and used + needed > room:
             yield bytes(chunk)
-            chunk, used = bytearray(), 0
+            chunk, used, room = bytearray(), 0, limit
         chunk += more
         used += needed
     yield bytes(chunk)

@@ -11,7 +11,8 @@ import attrs
 
 from .._addresses import has_control
 from ..exceptions import Problem
-from ._rules import BLOCKED_EXTENSIONS, HALF_PAIR, MAX_HEADER_CHARACTERS, is_encodable
+from ._entities import digest, wrapped
+from ._rules import BLOCKED_EXTENSIONS, HALF_PAIR, MAX_HEADER_CHARACTERS, extension_of, is_encodable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,8 @@ class Attachment:
         content: The bytes; base64 is applied once, however many messages carry it.
         content_type: MIME type; SES guesses from the name when it is None.
         content_id: Given, the part is inline and ``<img src="cid:…">`` in the HTML shows it.
+        method: Written by `invitation`.
+        saved: Written by `compressed`: by how many bytes the content became smaller.
 
     Source: Amazon SES API v2 reference, "Attachment".
     """
@@ -65,7 +68,10 @@ class Attachment:
     content: bytes = attrs.field(validator=must_be(bytes))
     content_type: str | None = attrs.field(default=None, kw_only=True, validator=must_be(str, optional=True))
     content_id: str | None = attrs.field(default=None, kw_only=True, validator=must_be(str, optional=True))
+    method: str | None = attrs.field(default=None, kw_only=True, validator=must_be(str, optional=True))
+    saved: int = attrs.field(default=0, kw_only=True, eq=False)
     _encoded: list[str] = attrs.field(init=False, factory=list, eq=False)
+    _wrapped: list[tuple[bytes, bytes]] = attrs.field(init=False, factory=list, eq=False)
 
     @classmethod
     def from_path(
@@ -94,6 +100,23 @@ class Attachment:
             self._encoded.append(binascii.b2a_base64(self.content, newline=False).decode("ascii"))
         return self._encoded[0]
 
+    @property
+    def wrapped(self) -> bytes:
+        """The content in base64 as a mail holds it, in lines of 76 characters, made once."""
+        return self._in_lines()[0]
+
+    @property
+    def digest(self) -> bytes:
+        """A fingerprint of `wrapped`, made once."""
+        return self._in_lines()[1]
+
+    def _in_lines(self) -> tuple[bytes, bytes]:
+        if not self._wrapped:
+            encoded = self._encoded[0].encode() if self._encoded else binascii.b2a_base64(self.content, newline=False)
+            lines = wrapped(encoded)
+            self._wrapped.append((lines, digest(lines)))
+        return self._wrapped[0]
+
     def check(self) -> tuple[Problem, ...]:
         """What SES would refuse, by field."""
         return tuple(self._problems())
@@ -105,7 +128,7 @@ class Attachment:
             yield Problem("name", "has a control character")
         if not is_encodable(self.name):
             yield Problem("name", HALF_PAIR)
-        extension = self.name.rpartition(".")[2].strip().lower() if "." in self.name else ""
+        extension = extension_of(self.name)
         if extension in BLOCKED_EXTENSIONS:
             yield Problem("name", f"SES refuses files that end in .{extension}")
         if self.content_type is not None and not _CONTENT_TYPE.fullmatch(self.content_type):

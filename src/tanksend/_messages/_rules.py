@@ -19,6 +19,9 @@ MAX_PARTS = 500  # MIME parts; SES Developer Guide, "Service quotas"
 SET_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 HALF_PAIR = "has half of a surrogate pair, which is no character"
 
+_PARAMETER = re.compile(r";\s*([A-Za-z0-9!#$&+.^_`|~-]+)\s*=\s*(\"(?:[^\"\\]|\\.)*\"|[^;\"\s]*)")
+_MEDIA_TYPE = re.compile(r"\s*([A-Za-z0-9!#$&+.^_-]+/[A-Za-z0-9!#$&+.^_-]+)\s*(?=;|$)")
+
 _HEADER_NAME = re.compile(r"[!-9;-@A-~]{1,126}")  # SES API v2, MessageHeader.Name
 _HEADER_VALUE = re.compile(r"[ -~]{1,995}")  # SES API v2, MessageHeader.Value, printable ASCII
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")  # SES API v2, MessageTag
@@ -49,6 +52,82 @@ BLOCKED_EXTENSIONS = frozenset(
     vsmacros vss vst vsw vxd ws wsc wsf wsh xnk
     """.split()
 )
+
+
+_UNKNOWN_TYPE = "application/octet-stream"
+# What a reader opens a file with; the rest is application/octet-stream. A table of our own, because the one of the
+# standard library depends on the machine.
+_CONTENT_TYPES = {
+    "7z": "application/x-7z-compressed",
+    "avif": "image/avif",
+    "bmp": "image/bmp",
+    "csv": "text/csv",
+    "doc": "application/msword",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "epub": "application/epub+zip",
+    "gif": "image/gif",
+    "gz": "application/gzip",
+    "heic": "image/heic",
+    "htm": "text/html",
+    "html": "text/html",
+    "hwp": "application/x-hwp",
+    "hwpx": "application/hwp+zip",
+    "ics": "text/calendar",
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
+    "json": "application/json",
+    "md": "text/markdown",
+    "mp3": "audio/mpeg",
+    "mp4": "video/mp4",
+    "odp": "application/vnd.oasis.opendocument.presentation",
+    "ods": "application/vnd.oasis.opendocument.spreadsheet",
+    "odt": "application/vnd.oasis.opendocument.text",
+    "pdf": "application/pdf",
+    "png": "image/png",
+    "ppt": "application/vnd.ms-powerpoint",
+    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    "rtf": "application/rtf",
+    "svg": "image/svg+xml",
+    "tif": "image/tiff",
+    "tiff": "image/tiff",
+    "txt": "text/plain",
+    "vcf": "text/vcard",
+    "wav": "audio/wav",
+    "webp": "image/webp",
+    "xls": "application/vnd.ms-excel",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "xml": "application/xml",
+    "zip": "application/zip",
+}
+
+
+def extension_of(name: str) -> str:
+    """What stands after the last dot of a file name, in lower case."""
+    return name.rpartition(".")[2].strip().lower() if "." in name else ""
+
+
+def content_type_for(name: str, given: str | None) -> tuple[str, list[tuple[str, str]]]:
+    """
+    The MIME type of a file and its parameters: those *given*, or by the *name*.
+
+    What is no type, or one of an entity with parts of its own, which base64 cannot carry, is
+    ``application/octet-stream``. A ``name`` among the parameters is left out; the file has one.
+    """
+    written = _CONTENT_TYPES.get(extension_of(name), _UNKNOWN_TYPE) if given is None else given
+    match = _MEDIA_TYPE.match(written)
+    if match is None or match[1].lower().startswith(("message/", "multipart/")):
+        return _UNKNOWN_TYPE, []
+    found = ((key.lower(), value) for key, value in _PARAMETER.findall(written, match.end()))
+    return match[1], [(key, _unquoted(value)) for key, value in found if key != "name"]
+
+
+def _unquoted(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value[1:-1]) if value[:1] == '"' else value
+
+
+def is_header_name(name: str) -> bool:
+    """Whether *name* is one that a header may have."""
+    return _HEADER_NAME.fullmatch(name) is not None
 
 
 def is_encodable(text: str) -> bool:
