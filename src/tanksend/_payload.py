@@ -5,29 +5,37 @@ A body is spliced from pieces instead of built as a dict and dumped, because mos
 a batch to the next: the From address, the configuration set and often the whole text and HTML. Those are kept encoded,
 one of each, and recognised by identity.
 
-Source: Amazon SES API v2 reference, "SendEmail" and "GetAccount".
+A call for many recipients (``SendBulkEmail``) says once what they share, and of each recipient only the rest.
+
+Source: Amazon SES API v2 reference, "SendEmail", "SendBulkEmail", "GetAccount" and "GetEmailTemplate".
 """
 
 from __future__ import annotations
 
+import binascii
 import json
 import math
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
+from ._classify import classify_bulk
+from ._messages import Template
 from ._results import Receipt
 from .exceptions import ConnectionFailedError, InvalidMessageError, OutcomeUnknownError, Problem
 from .typing import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
     from ._addresses import Address
     from ._messages import Attachment, Message
-    from .typing import SendRequest
+    from .exceptions import SendError
+    from .typing import BulkRequest, SendRequest
 
 SEND_PATH = "/v2/email/outbound-emails"
+BULK_PATH = "/v2/email/outbound-bulk-emails"
 ACCOUNT_PATH = "/v2/email/account"
+TEMPLATES_PATH = "/v2/email/templates"
 REQUEST_ID = "x-amzn-requestid"
 
 # Below this many characters one call of the C encoder is quicker than several passes over bytes.
@@ -76,27 +84,62 @@ def _attachment(attachment: Attachment) -> bytes:
     return b",".join(fields) + b"}"
 
 
+def _headers(message: Message) -> tuple[tuple[str, str], ...]:
+    return (*message.headers.items(), *(message.unsubscribe.headers if message.unsubscribe else ()))
+
+
+def _attachments(message: Message) -> bytes:
+    if not message.attachments:
+        return b""
+    return b',"Attachments":[%b]' % b",".join([_attachment(each) for each in message.attachments])
+
+
 def _extras(message: Message) -> bytes:
-    """The parts of ``Simple`` that most messages lack."""
-    extras = b""
-    headers = (*message.headers.items(), *(message.unsubscribe.headers if message.unsubscribe else ()))
-    if headers:
-        extras = b',"Headers":' + _pairs(headers)
-    if message.attachments:
-        extras += b',"Attachments":[%b]' % b",".join([_attachment(each) for each in message.attachments])
-    return extras
+    """The parts of ``Simple`` and ``Template`` that most messages lack."""
+    headers = _headers(message)
+    extras = b',"Headers":' + _pairs(headers) if headers else b""
+    return extras + _attachments(message)
+
+
+def _template(template: Template) -> bytes:
+    """Which template, as the beginning of ``Template``."""
+    if template.name is not None:
+        return b'{"Template":{"TemplateName":%b,"TemplateData":' % _quoted(template.name)
+    return b'{"Template":{"TemplateContent":%b,"TemplateData":' % template_content(template)
+
+
+def template_content(template: Template) -> bytes:
+    """The content of an inline template, as SES takes it for sending and for keeping."""
+    parts = (("Subject", template.subject), ("Text", template.text), ("Html", template.html))
+    return b"{%b}" % b",".join(
+        [b'"%b":%b' % (name.encode(), _quoted(text)) for name, text in parts if text is not None]
+    )
+
+
+def bulk_key(request: SendRequest) -> Hashable | None:
+    """
+    What must be the same in all requests of one ``SendBulkEmail``, or None for one that cannot be in any.
+
+    Recipients, template data, headers (unsubscribe too) and tags may differ; SES has no place for anything else.
+    """
+    message = request.message
+    if message.template is None:
+        return None
+    return message.template, request.from_, request.configuration_set, request.reply_to, message.attachments
 
 
 class PayloadWriter:
     """
-    Writes ``SendEmail`` bodies and keeps the pieces that repeat. Threads may share it.
+    Writes ``SendEmail`` and ``SendBulkEmail`` bodies and keeps the pieces that repeat. Threads may share it.
 
     Each kept piece is one tuple of what it was made from and the bytes, replaced and never changed.
     """
 
-    __slots__ = ("_from", "_html", "_set", "_text")
+    __slots__ = ("_bulk", "_from", "_html", "_set", "_template", "_text")
 
     def __init__(self) -> None:
+        self._bulk: tuple[tuple[object, ...], bytes] = ((), b"")
+        self._template: tuple[Template | None, bytes] = (None, b"")
         self._from: tuple[Address | None, bytes] = (None, b"")
         self._set: tuple[str | None, bytes] = (None, b"}")
         self._text: tuple[str | None, bytes] = (None, b"")
@@ -107,39 +150,92 @@ class PayloadWriter:
         Write the body of one ``SendEmail``.
 
         Raises:
-            InvalidMessageError: A text holds half of a surrogate pair, which UTF-8 cannot carry.
+            InvalidMessageError: A text holds half of a surrogate pair, which UTF-8 cannot carry, or JSON cannot carry
+                the template's data.
         """
+        message = request.message
         try:
+            if message.template is not None:
+                return b"".join(self._pieces(request, self._templated(message, message.template)))
+            if message.attachments or message.mime is not None:
+                from . import _mime  # only here: most mail needs nothing of it
+
+                if _mime.needs_raw(request):
+                    return b"".join(self._pieces(request, _raw(_mime.render(request))))
             return b"".join(self._pieces(request))
         except UnicodeEncodeError:
-            # Its text would carry the content.
-            problem = Problem("content", "has half of a surrogate pair, which is no character")
-            raise InvalidMessageError(problems=[problem], cause_type="UnicodeEncodeError") from None
+            raise _half_pair() from None
 
-    def _pieces(self, request: SendRequest) -> list[bytes]:
+    def send_bulk(self, request: BulkRequest) -> bytes:
+        """
+        Write the body of one ``SendBulkEmail``: for requests that have one `bulk_key`.
+
+        Raises:
+            InvalidMessageError: As for `send_email`.
+            ValueError: There are no requests, or the first one has no template.
+        """
+        try:
+            entries = b",".join([_entry(each) for each in request.requests])
+            return b"%b%b]}" % (self._bulk_start(request.requests), entries)
+        except UnicodeEncodeError:
+            raise _half_pair() from None
+
+    def _bulk_start(self, requests: Sequence[SendRequest]) -> bytes:
+        """All that the entries share; by identity, because within a batch it is the very same."""
+        request = requests[0] if requests else None
+        template = request.message.template if request else None
+        if request is None or template is None:
+            raise ValueError("a bulk request needs requests with a template")
+        attachments = request.message.attachments
+        shared = (template, request.from_, request.configuration_set, request.reply_to, *attachments)
+        kept, piece = self._bulk
+        if len(kept) != len(shared) or any(new is not old for new, old in zip(shared, kept, strict=True)):
+            piece = b"".join(self._shared_pieces(request, template))
+            if len(piece) <= _KEPT:
+                self._bulk = shared, piece
+        return piece
+
+    def _shared_pieces(self, request: SendRequest, template: Template) -> list[bytes]:
+        pieces = [b'{"FromEmailAddress":%b,' % _quoted(request.from_.header())]
+        if request.reply_to:
+            pieces.append(b'"ReplyToAddresses":%b,' % _addresses(request.reply_to))
+        if request.configuration_set is not None:
+            pieces.append(b'"ConfigurationSetName":%b,' % _quoted(request.configuration_set))
+        # No default tags and headers: each entry has all of its own.
+        pieces += (b'"DefaultContent":', _template(template), b'"{}"', _attachments(request.message))
+        pieces.append(b'}},"BulkEmailEntries":[')
+        return pieces
+
+    def _pieces(self, request: SendRequest, content: bytes | None = None) -> list[bytes]:
+        """The body with *content*, or with the simple form, which most mail has."""
         message = request.message
-        pieces = [
-            self._sender(request.from_),
-            _destination(request),
-            b',"Content":{"Simple":{"Subject":{"Data":',
-            _quoted(message.subject),
-            b',"Charset":"UTF-8"},"Body":{',
-        ]
-        if message.text is not None:
-            pieces.append(self._text_part(message.text))
-        if message.html is not None:
-            html = self._html_part(message.html)
-            pieces.append(html if message.text is None else b"," + html)
-        pieces.append(b"}")
-        if message.headers or message.attachments or message.unsubscribe is not None:
-            pieces.append(_extras(message))
-        pieces.append(b"}}")
+        pieces = [self._sender(request.from_), _destination(request), b',"Content":']
+        if content is not None:
+            pieces.append(content)
+        else:
+            pieces += (b'{"Simple":{"Subject":{"Data":', _quoted(message.subject), b',"Charset":"UTF-8"},"Body":{')
+            if message.text is not None:
+                pieces.append(self._text_part(message.text))
+            if message.html is not None:
+                html = self._html_part(message.html)
+                pieces.append(html if message.text is None else b"," + html)
+            pieces.append(b"}")
+            if message.headers or message.attachments or message.unsubscribe is not None:
+                pieces.append(_extras(message))
+            pieces.append(b"}}")
         if request.reply_to:
             pieces.append(b',"ReplyToAddresses":' + _addresses(request.reply_to))
         if request.tags:
             pieces.append(b',"EmailTags":' + _pairs(request.tags.items()))
         pieces.append(self._end(request.configuration_set))
         return pieces
+
+    def _templated(self, message: Message, template: Template) -> bytes:
+        kept, piece = self._template
+        if kept is not template:
+            piece = _template(template)
+            self._template = template, piece
+        return b"%b%b%b}}" % (piece, _quoted(message.data.encoded), _extras(message))
 
     def _sender(self, sender: Address) -> bytes:
         kept, piece = self._from
@@ -170,6 +266,34 @@ class PayloadWriter:
             if len(html) <= _KEPT:
                 self._html = html, piece
         return piece
+
+
+def _half_pair() -> InvalidMessageError:
+    """In place of the codec's error, whose text would carry the content."""
+    problem = Problem("content", "has half of a surrogate pair, which is no character")
+    return InvalidMessageError(problems=[problem], cause_type="UnicodeEncodeError")
+
+
+def _raw(mail: bytes) -> bytes:
+    return b'{"Raw":{"Data":"%b"}}' % binascii.b2a_base64(mail, newline=False)
+
+
+def _entry(request: SendRequest) -> bytes:
+    """One recipient's part of a ``SendBulkEmail``."""
+    message = request.message
+    pieces = [b'{"Destination":{', _destination(request)]
+    if message.data:
+        pieces += (
+            b',"ReplacementEmailContent":{"ReplacementTemplate":{"ReplacementTemplateData":',
+            _quoted(message.data.encoded),
+            b"}}",
+        )
+    if message.headers or message.unsubscribe is not None:
+        pieces.append(b',"ReplacementHeaders":' + _pairs(_headers(message)))
+    if request.tags:
+        pieces.append(b',"ReplacementTags":' + _pairs(request.tags.items()))
+    pieces.append(b"}")
+    return b"".join(pieces)
 
 
 def _destination(request: SendRequest) -> bytes:
@@ -204,6 +328,58 @@ def parse_receipt(body: bytes, headers: Mapping[str, str]) -> Receipt:
         status=200,
         request_id=headers.get(REQUEST_ID),
     )
+
+
+def parse_bulk(
+    body: bytes, headers: Mapping[str, str], count: int, *, senders: Collection[str] = ()
+) -> Sequence[Receipt | SendError]:
+    """
+    Read the answer to a ``SendBulkEmail``: what became of each entry, in order.
+
+    Args:
+        body: The whole body of a 200.
+        headers: Its headers by lower-case name.
+        count: How many entries there were.
+        senders: The From addresses, to tell them from recipients in SES's texts.
+
+    Returns:
+        *count* outcomes. Where the answer does not say what became of an entry, it is an `OutcomeUnknownError`; where
+        it has not as many results as there were entries, nobody knows whose they are, and all are.
+    """
+    results = _object(body).get("BulkEmailEntryResults")
+    request_id = headers.get(REQUEST_ID)
+    if not isinstance(results, list) or len(results) != count:
+        return [_unsettled("The answer has not one result for each entry", request_id) for _ in range(count)]
+    return [_outcome(result, request_id, senders) for result in results]
+
+
+def _outcome(result: object, request_id: str | None, senders: Collection[str]) -> Receipt | SendError:
+    if not isinstance(result, dict):
+        return _unsettled("The answer has no result for this entry", request_id)
+    status, message_id, text = result.get("Status"), result.get("MessageId"), result.get("Error")
+    if not isinstance(status, str):
+        return _unsettled("The answer has no status for this entry", request_id)
+    error = classify_bulk(status, text if isinstance(text, str) else "", senders=senders, request_id=request_id)
+    if error is not None:
+        return error
+    if isinstance(message_id, str) and message_id:
+        return Receipt(message_id, request_id)
+    return _unsettled("The answer has a success and no message id for this entry", request_id)
+
+
+def _unsettled(what: str, request_id: str | None) -> OutcomeUnknownError:
+    return OutcomeUnknownError(what, status=200, request_id=request_id)
+
+
+def parse_template(body: bytes) -> Template | None:
+    """Read the content of a stored template, as an inline one; None if the answer has none."""
+    content = _object(body).get("TemplateContent")
+    if not isinstance(content, dict):
+        return None
+    subject, text, html = (content.get(name) for name in ("Subject", "Text", "Html"))
+    if not all(part is None or isinstance(part, str) for part in (subject, text, html)):
+        return None
+    return Template(subject=subject or "", text=text if html is not None else text or "", html=html)
 
 
 def parse_account(body: bytes, headers: Mapping[str, str]) -> Account:

@@ -205,9 +205,13 @@ def parse_v1_error(status: int, body: bytes, *, senders: Collection[str] = ()) -
     return classify(code, text, status=status, senders=senders, request_id=request_id)
 
 
-def classify_bulk(status: str, text: str, *, senders: Collection[str] = ()) -> SendError | None:
+def classify_bulk(
+    status: str, text: str, *, senders: Collection[str] = (), request_id: str | None = None
+) -> SendError | None:
     """Make an error of one entry's status in a bulk answer, of either API and either spelling; None for success."""
-    return None if _normal(status) == "success" else classify(status, text, senders=senders)
+    if _normal(status) == "success":
+        return None
+    return classify(status, text, senders=senders, request_id=request_id)
 
 
 def classify_smtp(reply_code: int, text: str, *, phase: Phase = "content", senders: Collection[str] = ()) -> SendError:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from .._addresses import Address, has_control, parse_addresses
-from ..exceptions import InvalidAddressError, Problem
+from ..exceptions import InvalidAddressError, InvalidMessageError, Problem
+from ._digest import campaign_key
 from ._extras import UNSUBSCRIBE_HEADERS, Attachment, Unsubscribe, within, wrong_type
 from ._mime_content import MimeContent
 from ._rules import (
@@ -30,7 +31,7 @@ from ._rules import (
     check_tags,
     is_encodable,
 )
-from ._templates import Template, read_only_data
+from ._templates import MAX_DATA_CHARACTERS, MAX_INLINE_BYTES, NO_DATA, Template, TemplateData, read_only_data
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BLOCKED_EXTENSIONS",
     "KEY_TAG",
+    "MAX_INLINE_BYTES",
     "MAX_RECIPIENTS",
     "SET_NAME",
     "Attachment",
@@ -49,7 +51,9 @@ __all__ = [
     "MimeContent",
     "Priority",
     "Template",
+    "TemplateData",
     "Unsubscribe",
+    "campaign_key",
     "check_tags",
     "default_validator",
     "key_tag",
@@ -134,13 +138,14 @@ class Message:
         priority: The lane; None means bulk in a batch, transactional in `Sender.send`.
         key: The caller's name for this message, unique in a ledger.
         last_active: When the recipient last showed a sign of life, for guards.
-        template: Written by `from_template`.
-        data: Written by `from_template`.
-        mime: Written by `from_mime`.
+        template: What SES makes the content of, with *data*; see `from_template`.
+        data: Values for the template's variables. Copied, and read-only from then on.
+        mime: Parts that are made already; see `from_mime`.
 
     Raises:
         TypeError: An argument has a wrong type.
-        ValueError: There is no content: neither *text* nor *html*, nor a template; or *priority* is no `Priority`.
+        ValueError: There is no content, or two of them: *text* and *html*, a template, or MIME; or *priority* is no
+            `Priority`.
     """
 
     to: tuple[Address, ...] = attrs.field(converter=_addresses)
@@ -160,7 +165,7 @@ class Message:
     key: str | None = attrs.field(default=None, kw_only=True)
     last_active: dt.datetime | None = attrs.field(default=None, kw_only=True)
     template: Template | None = attrs.field(default=None, kw_only=True)
-    data: Mapping[str, Any] = attrs.field(default=_NOTHING, kw_only=True, converter=read_only_data, hash=False)
+    data: TemplateData = attrs.field(default=NO_DATA, kw_only=True, converter=read_only_data, hash=False)
     mime: MimeContent | None = attrs.field(default=None, kw_only=True)
 
     @classmethod
@@ -175,16 +180,21 @@ class Message:
         """
         A message whose content SES makes of *template* and *data*.
 
+        `check` tells of variables that an inline template needs and *data* lacks: SES would take the mail and drop it.
+
         Args:
             template: Stored in SES, or inline.
             to: As for `Message`.
-            data: Values for the template's variables, of whatever JSON can carry.
-            options: Any of `Message`'s keyword arguments.
+            data: Values for the template's variables, of whatever JSON can carry: at most 262,144 characters of it.
+            options: Any of `Message`'s keyword arguments but the content.
 
         Raises:
             TypeError: An argument has a wrong type.
+            ValueError: *options* bring a content of their own.
         """
-        return cls(to, "", template=template, data={} if data is None else data, **options)
+        if not isinstance(template, Template):
+            raise wrong_type("template", "Template", template)
+        return cls(to, options.pop("subject", ""), template=template, data=NO_DATA if data is None else data, **options)
 
     @classmethod
     def from_mime(cls, mail: EmailMessage | bytes, **options: Any) -> Self:
@@ -208,7 +218,9 @@ class Message:
             self._check_texts()
         if not isinstance(self.subject, str):
             raise wrong_type("subject", "str", self.subject)
-        if self.text is None and self.html is None and self.template is None and self.mime is None:
+        if self.template is not None or self.mime is not None or self.data is not NO_DATA:
+            self._check_sources()
+        elif self.text is None and self.html is None:
             raise ValueError("a message needs text= or html=")
         if self.unsubscribe is not None and not isinstance(self.unsubscribe, Unsubscribe):
             raise wrong_type("unsubscribe", "Unsubscribe", self.unsubscribe)
@@ -221,20 +233,31 @@ class Message:
             if value is not None and not isinstance(value, str):
                 raise wrong_type(name, "str", value)
 
+    def _check_sources(self) -> None:
+        """The content has one source: what is given twice would be sent once, and nobody knows which."""
+        if not (self.template is None or isinstance(self.template, Template)):
+            raise wrong_type("template", "Template", self.template)
+        if not (self.mime is None or isinstance(self.mime, MimeContent)):
+            raise wrong_type("mime", "MimeContent", self.mime)
+        if self.template is None and self.data:
+            raise ValueError("data= is for a message with template=")
+        own = self.text is not None or self.html is not None
+        if self.template is not None and (own or self.subject or self.mime is not None):
+            raise ValueError("a message with template= takes its subject, text and html from it alone")
+        if self.mime is not None and own:
+            raise ValueError("a message with mime= takes its text and html from it alone")
+        if self.template is None and self.mime is None and not own:
+            raise ValueError("a message needs text= or html=")
+
     def __getstate__(self) -> dict[str, Any]:
         # A mapping proxy can be neither pickled nor copied.
-        return attrs.asdict(self, recurse=False) | {
-            "headers": dict(self.headers),
-            "tags": dict(self.tags),
-            "data": dict(self.data),
-        }
+        return attrs.asdict(self, recurse=False) | {"headers": dict(self.headers), "tags": dict(self.tags)}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "headers", _headers(state["headers"]))
         object.__setattr__(self, "tags", _tags(state["tags"]))
-        object.__setattr__(self, "data", read_only_data(state["data"]))
 
     def __repr__(self) -> str:
         return f"<Message recipients={len(self.recipients)} attachments={len(self.attachments)}>"
@@ -278,9 +301,22 @@ class Message:
         )
 
     def _fits_easily(self) -> bool:
+        if self.template is not None:
+            return self._template_fits(self.template)
+        if self.mime is not None:
+            return False
         # Four bytes a character, a third more for base64: no need to encode anything to know.
         text, html = self.text or "", self.html or ""
         return (len(text) + len(html)) * 6 < MAX_ENCODED_BYTES and is_encodable(text) and is_encodable(html)
+
+    def _template_fits(self, template: Template) -> bool:
+        try:
+            characters = len(self.data.encoded)
+        except InvalidMessageError:
+            return False
+        if characters > MAX_DATA_CHARACTERS or template.check() or template.data_problems(self.data):
+            return False
+        return (characters + template.characters) * 4 <= MAX_INLINE_BYTES or template.name is not None
 
     def _content_problems(self) -> Iterable[Problem]:
         if has_control(self.subject):
@@ -289,6 +325,10 @@ class Message:
         yield from (Problem(name, HALF_PAIR) for name in broken)
         if not broken and self._encoded_bytes() > MAX_ENCODED_BYTES:
             yield Problem("content", "is larger than 40 MB once encoded")
+        if self.template is not None:
+            yield from self._template_problems(self.template)
+        if self.mime is not None:
+            yield from within("mime", self.mime.check())
         if self.configuration_set is not None and not SET_NAME.fullmatch(self.configuration_set):
             yield Problem("configuration_set", "must be 1 to 64 letters, digits, _ or -")
         if self.key == "":
@@ -305,7 +345,26 @@ class Message:
     def _encoded_bytes(self) -> int:
         parts = [len((part or "").encode()) for part in (self.text, self.html)]
         parts += [len(attachment.content) for attachment in self.attachments]
-        return sum(-(-part // 3) * 4 for part in parts)
+        made = 0 if self.mime is None else self.mime.encoded_bytes  # its parts are in their encodings already
+        return made + sum(-(-part // 3) * 4 for part in parts)
+
+    def _template_problems(self, template: Template) -> Iterable[Problem]:
+        yield from within("template", template.check())
+        try:
+            encoded = self.data.encoded
+        except InvalidMessageError as error:
+            yield from error.problems
+            return
+        if len(encoded) > MAX_DATA_CHARACTERS:
+            yield Problem("data", "has more than 262,144 characters as JSON, which is what SES takes")
+        elif template.name is None and template.size <= MAX_INLINE_BYTES < template.size + len(encoded.encode()):
+            yield Problem("data", "is larger than 1 MB together with the inline template, which is what SES takes")
+        yield from template.data_problems(self.data)
+        for position, attachment in enumerate(self.attachments):
+            if attachment.method is not None:
+                yield Problem(
+                    f"attachments[{position}]", "is an invitation, which no templated mail can carry"
+                )
 
     def _attachment_problems(self) -> Iterable[Problem]:
         parts = len(self.attachments) + (self.text is not None) + (self.html is not None)
