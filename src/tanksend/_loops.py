@@ -26,19 +26,24 @@ def killed() -> bool:
     return current is not None and current.cancelling() > 0
 
 
-def call_soon(loop: Any, callback: Callable[[], object]) -> None:  # noqa: ANN401  (asyncio's loop, or trio's token)
-    """Have *callback* called in *loop* (one that `this_loop` gave), from any thread and without waiting."""
+def call_soon(loop: Any, callback: Callable[[], object]) -> bool:  # noqa: ANN401  (asyncio's loop, or trio's token)
+    """Have *callback* called in *loop* (one that `this_loop` gave), from any thread; False when that loop has ended."""
     soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
     try:
         soon(callback)
     except RuntimeError:  # the loop has ended, and with it whoever waited
-        return
+        return False
+    return True
 
 
 def soon_in_this_loop(callback: Callable[[], object]) -> Callable[[], None]:
     """A function that has *callback* called in the running loop, from any thread and without waiting."""
     loop = this_loop()
-    return lambda: call_soon(loop, callback)
+
+    def ask() -> None:
+        call_soon(loop, callback)
+
+    return ask
 
 
 def uninterrupted(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:

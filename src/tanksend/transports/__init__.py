@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from .._sigv4 import Credentials
 from ._ses import SESTransport
 
-__all__ = ["Credentials", "SESTransport"]
+if TYPE_CHECKING:
+    from ._botocore import BotocoreTransport
+    from ._file import FileTransport
+
+__all__ = ["BotocoreTransport", "Credentials", "FileTransport", "SESTransport"]
+
+# Loaded when they are first asked for: most programs do without.
+_LATER = {"BotocoreTransport": "._botocore", "FileTransport": "._file"}
+
+
+def __getattr__(name: str) -> object:
+    """All but the default transport."""
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
