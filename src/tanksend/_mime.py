@@ -136,7 +136,7 @@ def _versions(message: Message, inline: Sequence[Attachment], seed: bytes) -> It
 
 def _invitation(attachment: Attachment) -> entities.Part:
     calendar = attachment.content.decode("utf-8", "replace")
-    return entities.text_part("calendar", calendar, [("method", attachment.method or "")])
+    return entities.text_part("calendar", calendar, [("method", (attachment.method or "").upper())])
 
 
 def _file(attachment: Attachment) -> entities.Part:

@@ -1,9 +1,10 @@
 """
 MIME entities as bytes: fields that fold where nothing can break, and bodies that are safe for every relay.
 
-Everything is ASCII in lines of fewer than 998 bytes, ended by CRLF: SES may rewrite links in a body, and damages what is
-8-bit then. A field folds at a single space only, since readers put one space for whatever white space is at a fold, and
-never inside a parameter. Boundaries are taken from a digest of the parts, so that the same input makes the same bytes.
+Everything is ASCII in lines of fewer than 998 bytes, ended by CRLF: SES may rewrite links in a body, and damages what
+is 8-bit then. A field folds at a single space only, since readers put one space for whatever white space is at a fold,
+and never inside a parameter. Boundaries are taken from a digest of the parts, so that the same input makes the same
+bytes.
 
 Source: RFC 2045 to 2047, RFC 2231, RFC 5322; Amazon SES API v2 reference, "RawMessage".
 """
@@ -12,11 +13,14 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
-from .._addresses import encode_words, needs_encoding
+from .._addresses import encode_words, has_control, needs_encoding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 MAX_LINE = 997  # RFC 5322 section 2.1.1 allows 998
 _USUAL_LINE = 76
@@ -85,6 +89,16 @@ def fold(name: str, pieces: Iterable[str]) -> bytes:
     return "\r\n".join([*lines, line, ""]).encode("ascii")
 
 
+def fits(value: str) -> bool:
+    """Whether a field can hold *value*, folded where it may be."""
+    return max(map(len, _PIECES.split(value))) < MAX_LINE
+
+
+def is_safe(raw: bytes) -> bool:
+    """Whether every relay can carry *raw* as it is."""
+    return raw.isascii() and b"\0" not in raw and max(map(len, raw.split(b"\n"))) <= MAX_LINE
+
+
 def text_field(name: str, text: str) -> bytes:
     """Write a field of any *text*; control characters become spaces."""
     return field(name, words(text, room=_USUAL_LINE - len(name) - 2))
@@ -95,7 +109,7 @@ def words(text: str, *, room: int = 75) -> str:
     encoded = encode_words(text, room=max(room, 40))
     if not encoded or needs_encoding(text):
         return encoded
-    if encoded == encoded.strip(" ") and max(map(len, _PIECES.split(encoded))) < MAX_LINE - 130:
+    if encoded == encoded.strip(" ") and fits(encoded):
         return encoded
     chunks = [encoded[start : start + 36].encode() for start in range(0, len(encoded), 36)]
     return " ".join(f"=?UTF-8?B?{binascii.b2a_base64(chunk, newline=False).decode()}?=" for chunk in chunks)
@@ -124,6 +138,8 @@ def _split_words(parameter: str) -> Sequence[str]:
 
 
 def _parameter(key: str, text: str) -> list[str]:
+    if has_control(text):
+        text = "".join(" " if has_control(character) else character for character in text)
     if _TOKEN.fullmatch(text):
         return [f"{key}={text}"]
     if not needs_encoding(text) and len(text) < MAX_LINE // 4:

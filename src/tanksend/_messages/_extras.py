@@ -12,11 +12,23 @@ import attrs
 from .._addresses import has_control
 from ..exceptions import Problem
 from ._entities import digest, wrapped
-from ._rules import BLOCKED_EXTENSIONS, HALF_PAIR, MAX_HEADER_CHARACTERS, extension_of, is_encodable
+from ._rules import HALF_PAIR, MAX_HEADER_CHARACTERS, blocked_extension, is_encodable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+# RFC 5546 section 1.4: what a calendar object asks of its reader.
+_METHODS = frozenset({"ADD", "CANCEL", "COUNTER", "DECLINECOUNTER", "PUBLISH", "REFRESH", "REPLY", "REQUEST"})
+_CALENDAR_METHOD = re.compile(r"^METHOD(?:;[^:\n]*)?:[ \t]*(.*?)[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_CALENDAR_FOLD = re.compile(r"\n[ \t]")  # RFC 5545 section 3.1
+# How files begin that are compressed already: zip and with it docx, xlsx, pptx, odt and jar; gzip, bzip2, xz, 7z, zstd,
+# rar, PNG, JPEG, GIF, PDF, MP3. MP4, WebP and HEIC say so a little later.
+_COMPRESSED: tuple[bytes, ...] = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c")
+_COMPRESSED += (b"\x28\xb5\x2f\xfd", b"Rar!\x1a", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF-", b"ID3")
+_COMPRESSED_LATER = re.compile(rb"....ftyp|RIFF....WEBP", re.DOTALL)
+# What zip remembers of a file may not depend on when, where and by whom it was made.
+_ZIP_MOMENT = (1980, 1, 1, 0, 0, 0)
+_ZIP_UNIX = 3
 _CONTENT_TYPE = re.compile(r"[ -~]{1,78}")  # SES API v2, Attachment.ContentType
 _CONTENT_ID = re.compile(r"[!-~]{1,78}")  # SES API v2, Attachment.ContentId
 _URL = re.compile(r"https://[!#-;=?-~]+", re.IGNORECASE)
@@ -93,6 +105,47 @@ class Attachment:
         path = Path(path)
         return cls(name or path.name, path.read_bytes(), content_type=content_type, content_id=content_id)
 
+    @classmethod
+    def invitation(cls, ics: str | bytes, *, method: str = "REQUEST", name: str = "invite.ics") -> Attachment:
+        """
+        A calendar invitation, or the change of one, that Outlook and Gmail show with buttons to answer it.
+
+        The calendar stands beside text and HTML as a third version of the message, and once more as a file. A message
+        with one is sent raw.
+
+        Args:
+            ics: An iCalendar object in UTF-8, with the METHOD property that *method* says.
+            method: ``REQUEST``, ``CANCEL``, ``REPLY`` and so on.
+            name: Of the file.
+
+        Raises:
+            TypeError: An argument has a wrong type.
+
+        Source: RFC 6047 section 2.4 and RFC 5546.
+        """
+        if not isinstance(ics, str | bytes):
+            raise wrong_type("ics", "str or bytes", ics)
+        content = ics.encode("utf-8", "surrogatepass") if isinstance(ics, str) else ics
+        lines = content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # RFC 5545 section 3.1
+        return cls(name, lines, content_type="application/ics", method=method)
+
+    def compressed(self) -> Attachment:
+        """
+        The file in a zip archive, if that is smaller; `saved` says by how many bytes.
+
+        Stays what it is: a file that is compressed already, an image that the HTML shows, an invitation, and a file
+        that `check` refuses. SES looks into archives, so that zip is no way around its rules. The same content makes the
+        same bytes, with the same version of zlib.
+        """
+        is_special = self.content_id is not None or self.method is not None or any(self.check())
+        if is_special or _is_compressed(self.content):
+            return self
+        archive = _zipped(self.name, self.content)
+        saved = len(self.content) - len(archive)
+        if saved <= 0:
+            return self
+        return Attachment(f"{self.name}.zip", archive, content_type="application/zip", saved=saved)
+
     @property
     def encoded(self) -> str:
         """The content in base64, made once."""
@@ -128,16 +181,48 @@ class Attachment:
             yield Problem("name", "has a control character")
         if not is_encodable(self.name):
             yield Problem("name", HALF_PAIR)
-        extension = extension_of(self.name)
-        if extension in BLOCKED_EXTENSIONS:
+        if extension := blocked_extension(self.name):
             yield Problem("name", f"SES refuses files that end in .{extension}")
         if self.content_type is not None and not _CONTENT_TYPE.fullmatch(self.content_type):
             yield Problem("content_type", "must be 1 to 78 printable ASCII characters")
         if self.content_id is not None and not _CONTENT_ID.fullmatch(self.content_id):
             yield Problem("content_id", "must be 1 to 78 printable ASCII characters without spaces")
+        if self.method is not None:
+            yield from self._calendar_problems(self.method)
+
+    def _calendar_problems(self, method: str) -> Iterable[Problem]:
+        if method.upper() not in _METHODS:
+            yield Problem("method", f"must be one of {', '.join(sorted(_METHODS))}")
+        try:
+            calendar = self.content.decode()
+        except UnicodeDecodeError:
+            yield Problem("content", "is not UTF-8, as a calendar must be")
+            return
+        said = _CALENDAR_METHOD.findall(_CALENDAR_FOLD.sub("", calendar.replace("\r\n", "\n")))
+        if [each.upper() for each in said] != [method.upper()]:
+            yield Problem("method", "is not the METHOD property that the calendar has, or the calendar has not one")
 
     def __repr__(self) -> str:
         return f"<Attachment {len(self.content)} bytes{' inline' if self.content_id else ''}>"
+
+
+def _is_compressed(content: bytes) -> bool:
+    return content.startswith(_COMPRESSED) or _COMPRESSED_LATER.match(content) is not None
+
+
+def _zipped(name: str, content: bytes) -> bytes:
+    import io  # only here, as the next: keeps the import of the package quick
+    import zipfile
+
+    # A path in the name would be one for whoever unpacks it.
+    entry = zipfile.ZipInfo(re.sub(r"[/\\\0]", "_", name), _ZIP_MOMENT)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.create_system = _ZIP_UNIX
+    entry.external_attr = 0o644 << 16
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr(entry, content)
+    return target.getvalue()
 
 
 @attrs.frozen(kw_only=True, repr=False)

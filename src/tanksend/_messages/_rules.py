@@ -17,6 +17,8 @@ MAX_HEADER_CHARACTERS = 996  # name and value together; SES API v2, MessageHeade
 MAX_ENCODED_BYTES = 41_943_040  # 40 MB after base64; SES Developer Guide, "Service quotas"
 MAX_PARTS = 500  # MIME parts; SES Developer Guide, "Service quotas"
 SET_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NO_HEADER = "the name must be 1 to 126 printable ASCII characters without space or colon"
+HEADERS_OF_SES = "X-SES-* headers steer SES and are not for messages; use configuration_set= or tags="
 HALF_PAIR = "has half of a surrogate pair, which is no character"
 
 _PARAMETER = re.compile(r";\s*([A-Za-z0-9!#$&+.^_`|~-]+)\s*=\s*(\"(?:[^\"\\]|\\.)*\"|[^;\"\s]*)")
@@ -106,6 +108,12 @@ def extension_of(name: str) -> str:
     return name.rpartition(".")[2].strip().lower() if "." in name else ""
 
 
+def blocked_extension(name: str) -> str | None:
+    """The extension of a file that SES refuses, if it is one."""
+    extension = extension_of(name)
+    return extension if extension in BLOCKED_EXTENSIONS else None
+
+
 def content_type_for(name: str, given: str | None) -> tuple[str, list[tuple[str, str]]]:
     """
     The MIME type of a file and its parameters: those *given*, or by the *name*.
@@ -158,9 +166,9 @@ def check_headers(headers: Mapping[str, str], *, written: int, taken: Iterable[s
 def _header_problem(name: str, value: str, seen: set[str]) -> str | None:
     lowered = name.lower()
     if not _HEADER_NAME.fullmatch(name):
-        return "the name must be 1 to 126 printable ASCII characters without space or colon"
+        return NO_HEADER
     if lowered.startswith("x-ses-"):
-        return "X-SES-* headers steer SES and are not for messages; use configuration_set= or tags="
+        return HEADERS_OF_SES
     if lowered in _OWN_HEADERS:
         return f"is not for headers=: {_OWN_HEADERS[lowered]}"
     if lowered in seen:
