@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from ._addresses import Address
-    from ._messages import Message
+    from ._messages import Message, Template
     from ._results import Receipt, SendResult, Status
     from .exceptions import SendError
 
@@ -55,6 +55,7 @@ __all__ = [
     "Suppression",
     "SuppressionReason",
     "SuppressionStore",
+    "TemplateSource",
     "Transport",
 ]
 
@@ -115,7 +116,12 @@ class SendRequest:
 
 @attrs.frozen
 class BulkRequest:
-    """Several templated messages for one ``SendBulkEmail`` call: same template, sender and configuration set."""
+    """
+    Several templated messages for one ``SendBulkEmail`` call, at most 50.
+
+    All have the same template, From, Reply-To, configuration set and attachments; recipients, template data, headers
+    and tags differ.
+    """
 
     requests: tuple[SendRequest, ...]
 
@@ -144,7 +150,11 @@ class BulkTransport(Transport, Protocol):
     """A transport that can carry several templated messages in one request."""
 
     async def send_bulk(self, request: BulkRequest) -> Sequence[Receipt | SendError]:
-        """One outcome per entry, in order. Raises `SendError` when the whole request failed."""
+        """
+        Make one attempt for all. One outcome per entry, in order.
+
+        Raises `SendError` when the whole request failed; then `SendError.maybe_sent` is about all of its messages.
+        """
         ...
 
 
@@ -180,6 +190,22 @@ class AccountSource(Protocol):
 
         Raises:
             SendError: As for sending; `AccessDeniedError` when ``ses:GetAccount`` is not allowed.
+        """
+        ...
+
+
+@runtime_checkable
+class TemplateSource(Protocol):
+    """Something that knows the templates stored in SES; `SESTransport` is one."""
+
+    async def template(self, name: str) -> Template | None:
+        """
+        The content stored under *name*, as an inline template; None where it cannot be told, whatever the reason.
+
+        Called for each message, so the answer is kept. Never raises because SES cannot be asked.
+
+        Raises:
+            ConfigurationError: There is no such template; its `origin` is `Origin.TEMPLATE`.
         """
         ...
 

@@ -35,6 +35,7 @@ from ._texts import (
     Detail,
     mail_from_records,
     missing_action,
+    missing_variable,
     refused_address,
     refused_member,
     unverified_identity,
@@ -147,7 +148,9 @@ TABLE = (
     Row("notfound", r"", ConfigurationError, scope=Scope.MESSAGE),
     Row("invalidtemplate", r"", RenderingError, "The template is not valid",
         scope=Scope.ORIGIN, origin=Origin.TEMPLATE),
-    Row("invalidrenderingparameter missingrenderingattribute", r"", RenderingError),
+    Row("invalidrenderingparameter missingrenderingattribute", r"", RenderingError, refine=missing_variable),
+    Row("alreadyexists", r"", InvalidParameterError, "Something of this name exists already",
+        "Change what exists, or choose another name", field="name"),
 
     # Who asks. A tenant's missing association wears AccessDenied too, and is no matter of IAM.
     Row("accessdenied", r"associated with (?:the |this )?tenant|tenant.{0,200}associated", ConfigurationError,
@@ -170,7 +173,7 @@ TABLE = (
     # What the message holds.
     Row(_PARAMETER, r"validation error", InvalidParameterError, _UNREADABLE, _REPORT,
         category=Category.BUG, refine=refused_member),
-    Row(_PARAMETER, r"rendering", RenderingError),
+    Row(_PARAMETER, r"rendering", RenderingError, refine=missing_variable),
     Row(_PARAMETER, r"message (?:length|size)|message is too long|more than \d+ bytes|exceeds.{0,80}(?:size|bytes)",
         MessageTooLargeError),
     Row("requestentitytoolarge http:413", r"", MessageTooLargeError),

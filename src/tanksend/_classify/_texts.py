@@ -51,6 +51,7 @@ _ACTION = rf"perform:?\s*[`'\"]?{_NO_ADDRESS}((?:ses|sts):[a-z]{{1,64}})\b"
 _LISTED = r"failed the check[^:]{0,80}:(.*)"
 _ADDRESS = r"(?<![^\s,;:<>\"'`()])[^\s,;:<>\"'`()]{1,320}@[\w.-]{1,255}"
 _RESOURCE = r":identity/([^\s'`\",]{1,512})"
+_ATTRIBUTE = r"attribute '([a-z_$][\w.$-]{0,63})' is not present"
 _MEMBER = rf"value (?:'[^']*' )?at '{_NO_ADDRESS}([a-z0-9_.\[\]]{{1,128}})'"
 # Twelve digits are an account id.
 NAME = (
@@ -135,6 +136,14 @@ def missing_action(answer: Answer) -> Detail:
         "these credentials (in the sandbox for the recipient's identity too)",
         "identities": identities,
     }
+
+
+def missing_variable(answer: Answer) -> Detail:
+    """Name the template's variable that the data lacks."""
+    name = find(_ATTRIBUTE, answer.text)
+    if name is None:
+        return {}
+    return {"message": f"The template needs the variable {name}, and the data lacks it", "field": f"data[{name}]"}
 
 
 def mail_from_records(answer: Answer) -> Detail:

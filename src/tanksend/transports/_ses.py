@@ -12,24 +12,35 @@ from anyio import to_thread
 
 from .._classify import is_expired_credentials, parse_v2_error
 from .._endpoints import check_region
-from .._payload import ACCOUNT_PATH, SEND_PATH, PayloadWriter, parse_account, parse_receipt
+from .._payload import (
+    ACCOUNT_PATH,
+    BULK_PATH,
+    SEND_PATH,
+    TEMPLATES_PATH,
+    PayloadWriter,
+    parse_account,
+    parse_bulk,
+    parse_receipt,
+)
 from .._sigv4 import request_target
 from .._version import __version__
 from ..exceptions import ConfigurationError, ConnectionFailedError, OutcomeUnknownError, Scope, SettingError
 from ._credentials import credentials_provider
 from ._link import Route
 from ._settings import _parse_endpoint, resolve_settings
+from ._stored import StoredTemplates
 from ._tls import Trust
 from ._wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from .._http1 import Answer
+    from .._messages import Template
     from .._results import Receipt
     from .._sigv4 import Signer
     from ..exceptions import SendError
-    from ..typing import Account, SendRequest
+    from ..typing import Account, BulkRequest, SendRequest
     from ._credentials import CredentialsProvider, CredentialsSource
     from ._settings import Settings
 
@@ -97,7 +108,7 @@ class SESTransport:
         SettingError: An argument cannot be used, or both a profile and a session were given.
         TypeError: *credentials* or *session* is something else.
 
-    Source: Amazon SES API v2 reference, "SendEmail".
+    Source: Amazon SES API v2 reference, "SendEmail" and "SendBulkEmail".
     """
 
     def __init__(
@@ -123,6 +134,7 @@ class SESTransport:
         self._read_timeout = _seconds("read_timeout", read_timeout)
         self._credentials = credentials_provider(credentials, profile=profile, session=session, region=region)
         self._payloads = PayloadWriter()
+        self._stored = StoredTemplates(self._ask_for_template, self._error)
         self._ways: dict[None, _Way] = {}
 
     async def send(self, request: SendRequest) -> Receipt:
@@ -139,6 +151,44 @@ class SESTransport:
             return parse_receipt(answer.body, answer.headers)
         raise way.error(answer, (request.from_.email,))
 
+    async def send_bulk(self, request: BulkRequest) -> Sequence[Receipt | SendError]:
+        """
+        Make one attempt for all of *request*.
+
+        Returns:
+            One outcome for each, in order: SES takes some and refuses others.
+
+        Raises:
+            OutcomeUnknownError: The request left and no answer settles whether SES took any of the messages.
+            SendError: SES certainly has taken none; the class says why.
+        """
+        way = self._ways.get(None) or await self._find_way()
+        answer = await way.exchange("POST", BULK_PATH, self._payloads.send_bulk(request))
+        senders = (request.requests[0].from_.email,)
+        if answer.status == _OK:
+            return parse_bulk(answer.body, answer.headers, len(request.requests), senders=senders)
+        raise way.error(answer, senders)
+
+    async def template(self, name: str) -> Template | None:
+        """
+        The content of a template that is stored in SES, or None where it cannot be told.
+
+        SES is asked once for each name; the answer is good for five minutes. Where the credentials may not call
+        ``ses:GetEmailTemplate``, that is remembered. Where SES does not answer in five seconds, is throttling or fails,
+        it is None, and asked again ten seconds later: no mail has to wait for a check.
+
+        Raises:
+            ConfigurationError: There is no template of that name.
+        """
+        return await self._stored.get(name)
+
+    def forget_template(self, name: str) -> None:
+        """Ask SES anew when the template of that *name* is next wanted: it was changed."""
+        self._stored.forget(name)
+
+    async def _ask_for_template(self, name: str) -> Answer:
+        return await self.request("GET", TEMPLATES_PATH, name)
+
     async def account(self) -> Account:
         """
         Ask SES for the account's quotas and state. No cache: SES allows about one such call a second.
@@ -150,7 +200,12 @@ class SESTransport:
         answer = await self.request("GET", ACCOUNT_PATH)
         if answer.status == _OK:
             return parse_account(answer.body, answer.headers)
-        raise _harmless((await self._find_way()).error(answer))
+        raise await self._error(answer)
+
+    async def _error(self, answer: Answer) -> SendError:
+        """Make the error of an answer to a call that sends nothing."""
+        way = self._ways.get(None) or await self._find_way()
+        return _harmless(way.error(answer))
 
     async def account_key(self) -> str:
         """
