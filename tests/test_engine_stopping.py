@@ -806,7 +806,7 @@ async def test_the_grace_can_be_cut_short(clock, ears):
     sender = Sender(from_=NAME, transport=wire, clock=clock, observers=[ears])
     async with sender.stream([letter(str(i)) for i in range(3)]) as results:
         await clock.sleep(1)
-        results._run._end_grace()
+        results._run.hurry()
     assert {UNKNOWN: 1, HELD: 2} == ears.counts()
     assert clock.monotonic() == 1001
     assert wire.left == ["0"]

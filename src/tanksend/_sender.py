@@ -6,7 +6,7 @@ import inspect
 import threading
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ._results import SendResult
     from ._validator import AddressValidator
     from .exceptions import SendError
-    from .typing import Clock, Guard, Observer, RateLimiter, RetryPolicy, SuppressionStore, Transport
+    from .typing import Clock, Guard, Ledger, Observer, RateLimiter, RetryPolicy, SuppressionStore, Transport
 
 DEFAULT_GIVE_UP_SECONDS = 30.0
 """How long `Sender.send` tries: somebody is waiting for the answer."""
@@ -48,6 +48,7 @@ class Sender:
         retry: What to do after a failed attempt; `ExponentialBackoff` by default.
         suppression: Who must not be written to; a `MemorySuppressionStore` by default.
         validator: Judges addresses; the strict `AddressValidator` by default.
+        ledger: Keeps what was sent, so that no crash makes a mail go twice or be forgotten; none by default.
         guards: Checks of the caller's own, asked before the pace.
         observers: Told of each attempt that failed and of each fate.
         max_parallel: Requests on the wire at once; None lets the pace decide, up to 256.
@@ -71,6 +72,7 @@ class Sender:
         retry: RetryPolicy | None = None,
         suppression: SuppressionStore | None = None,
         validator: AddressValidator | None = None,
+        ledger: Ledger | None = None,
         guards: Iterable[Guard] = (),
         observers: Iterable[Observer] = (),
         max_parallel: int | None = None,
@@ -89,6 +91,7 @@ class Sender:
             retry=retry,
             suppression=suppression,
             validator=validator,
+            ledger=ledger,
             guards=guards,
             observers=observers,
             max_parallel=max_parallel,
@@ -115,6 +118,11 @@ class Sender:
     def suppression(self) -> SuppressionStore:
         """Who must not be written to."""
         return self._parts.suppression
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """What keeps what was sent."""
+        return self._parts.ledger
 
     async def send(
         self, message: Message, *, give_up_after: float | dt.timedelta | None = DEFAULT_GIVE_UP_SECONDS
@@ -157,7 +165,9 @@ class Sender:
 
         Args:
             messages: Any iterable or async iterable, endless ones too; pulled at most 1,000 ahead.
-            campaign: A name for the batch, for a ledger; this version takes none, and does not look at it.
+            campaign: A name for the batch. With a ledger, messages without a key get one made of this name, their
+                recipients and their content, so that the same batch can be run again after a crash: what was sent is
+                passed over, everything else is tried.
             progress: True for a bar (needs tqdm), or a callable given the number done and the total or None.
             on_result: Called with each result as it ends; what it raises stops the batch.
             keep: How many rows the report keeps.
@@ -166,9 +176,9 @@ class Sender:
 
         Raises:
             IntakeError: The iterable raised; has the report.
+            SettingError: There is a ledger, and neither *campaign* nor a key for each message. Nothing was sent.
             OSError: *save_to* cannot be written.
         """
-        del campaign
         from ._progress import Outlet  # loads when it is used
         from ._report import RowFile
 
@@ -176,13 +186,14 @@ class Sender:
             save = stack.enter_context(RowFile(save_to)).write if save_to is not None else None
             outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=None)
             stack.callback(outlet.close)
-            run = await self._send_all(messages, give_up_after, keep, outlet, save)
+            run = await self._send_all(messages, campaign, give_up_after, keep, outlet, save)
         raise_intake_error(run)
         return run.report
 
     async def _send_all(
         self,
         messages: object,
+        campaign: str | None,
         give_up_after: float | dt.timedelta | None,
         keep: int,
         outlet: Outlet,
@@ -190,7 +201,7 @@ class Sender:
     ) -> Run:
         run: Run | None = None
         try:
-            async with self._run(messages, Priority.BULK, give_up_after, keep=keep) as run:
+            async with self._run(messages, Priority.BULK, give_up_after, campaign=campaign, keep=keep) as run:
                 self.last_report = run.report
                 while results := await take_results(run, save):
                     for result in results:
@@ -223,9 +234,9 @@ class Sender:
 
         Raises:
             IntakeError: From the iteration, after the last result: the iterable raised.
+            SettingError: As for `send_all`, from the iteration.
         """
-        del campaign
-        return ResultStream(self, messages, give_up_after)
+        return ResultStream(self, messages, campaign, give_up_after)
 
     async def aclose(self) -> None:
         """Close the connections of the transport. The sender opens them again when it is used again."""
@@ -240,15 +251,22 @@ class Sender:
         await self.aclose()
 
     def _run(
-        self, messages: object, priority: Priority, give_up_after: float | dt.timedelta | None, *, keep: int
+        self,
+        messages: object,
+        priority: Priority,
+        give_up_after: float | dt.timedelta | None,
+        *,
+        keep: int,
+        campaign: str | None = None,
     ) -> Running:
-        return Running(self, messages, priority, _seconds(give_up_after), keep)
+        options = {"priority": priority, "give_up_after": _seconds(give_up_after), "keep": keep, "campaign": campaign}
+        return Running(self, messages, options)
 
-    def _make_run(self, messages: object, priority: Priority, give_up_after: float | None, keep: int) -> Run:
+    def _make_run(self, messages: object, options: Mapping[str, Any]) -> Run:
         from ._engine import Run, source_of  # loads when it is used
 
         source = source_of(messages)
-        return Run(self._parts, self._enter_lanes(), source, priority=priority, give_up_after=give_up_after, keep=keep)
+        return Run(self._parts, self._enter_lanes(), source, **options)
 
     def _enter_lanes(self) -> Lanes:
         from ._engine import Lanes, this_loop  # loads when it is used
@@ -277,11 +295,9 @@ class Sender:
 class Running:
     """A run, from its first message to its last fate, as a context."""
 
-    def __init__(
-        self, sender: Sender, messages: object, priority: Priority, give_up_after: float | None, keep: int
-    ) -> None:
+    def __init__(self, sender: Sender, messages: object, options: Mapping[str, Any]) -> None:
         self._sender = sender
-        self._make = partial(sender._make_run, messages, priority, give_up_after, keep)  # noqa: SLF001  (its own half)
+        self._make = partial(sender._make_run, messages, options)  # noqa: SLF001  (its own half)
         self._run: Run | None = None
 
     async def __aenter__(self) -> Run:
@@ -301,9 +317,11 @@ class Running:
 class ResultStream:
     """The results of `Sender.stream`, in the order they end."""
 
-    def __init__(self, sender: Sender, messages: object, give_up_after: float | dt.timedelta | None) -> None:
+    def __init__(
+        self, sender: Sender, messages: object, campaign: str | None, give_up_after: float | dt.timedelta | None
+    ) -> None:
         self._sender = sender
-        self._context = sender._run(messages, Priority.BULK, give_up_after, keep=10_000)  # noqa: SLF001
+        self._context = sender._run(messages, Priority.BULK, give_up_after, keep=10_000, campaign=campaign)  # noqa: SLF001
         self._run: Run | None = None
 
     async def __aenter__(self) -> Self:
@@ -363,6 +381,10 @@ async def take_results(run: Run, save: Callable[[Row], object] | None) -> Sequen
 
 
 def raise_intake_error(run: Run) -> None:
-    """Raise what the iterable of a run raised, if it did."""
+    """Raise what the iterable of a run raised, if it did, or what is wrong with the batch as a whole."""
+    from ._engine import MissingKeyError  # loads when it is used
+
+    if isinstance(run.intake.error, MissingKeyError):
+        raise run.intake.error
     if run.intake.error is not None:
         raise IntakeError(report=run.report) from run.intake.error

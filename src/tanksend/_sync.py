@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._results import SendResult
     from ._sync_stream import SyncResultStream
     from ._validator import AddressValidator
-    from .typing import Clock, Guard, Observer, RateLimiter, RetryPolicy, SuppressionStore, Transport
+    from .typing import Clock, Guard, Ledger, Observer, RateLimiter, RetryPolicy, SuppressionStore, Transport
 
 
 class SyncSender:
@@ -48,6 +48,7 @@ class SyncSender:
         retry: RetryPolicy | None = None,
         suppression: SuppressionStore | None = None,
         validator: AddressValidator | None = None,
+        ledger: Ledger | None = None,
         guards: Iterable[Guard] = (),
         observers: Iterable[Observer] = (),
         max_parallel: int | None = None,
@@ -66,6 +67,7 @@ class SyncSender:
             retry=retry,
             suppression=suppression,
             validator=validator,
+            ledger=ledger,
             guards=guards,
             observers=observers,
             max_parallel=max_parallel,
@@ -95,6 +97,11 @@ class SyncSender:
         """Who must not be written to."""
         return self._sender.suppression
 
+    @property
+    def ledger(self) -> Ledger | None:
+        """What keeps what was sent."""
+        return self._sender.ledger
+
     def send(
         self, message: Message, *, give_up_after: float | dt.timedelta | None = DEFAULT_GIVE_UP_SECONDS
     ) -> SendResult:
@@ -111,7 +118,6 @@ class SyncSender:
         save_to: str | Path | None = None,
         give_up_after: float | dt.timedelta | None = None,
     ) -> SendReport:
-        del campaign
         from ._progress import Outlet  # loads when it is used
         from ._report import RowFile
         from ._sync_stream import SyncResultStream
@@ -121,7 +127,7 @@ class SyncSender:
             save = stack.enter_context(RowFile(save_to)).write if save_to is not None else None
             outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=None)
             stack.callback(outlet.close)
-            stream = SyncResultStream(self._sender, self._loop, messages, give_up_after, keep=keep, save=save)
+            stream = SyncResultStream(self._sender, self._loop, messages, campaign, give_up_after, keep=keep, save=save)
             with stream:
                 for result in stream:
                     returned = outlet.put(result)
@@ -136,10 +142,9 @@ class SyncSender:
         campaign: str | None = None,
         give_up_after: float | dt.timedelta | None = None,
     ) -> SyncResultStream:
-        del campaign
         from ._sync_stream import SyncResultStream  # loads when it is used
 
-        return SyncResultStream(self._sender, self._loop, messages, give_up_after)
+        return SyncResultStream(self._sender, self._loop, messages, campaign, give_up_after)
 
     def close(self) -> None:
         self._loop.close()

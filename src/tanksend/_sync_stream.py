@@ -178,6 +178,7 @@ class _Batch:
     Args:
         sender: Whose run it is.
         messages: What it takes in.
+        campaign: As for `Sender.send_all`.
         give_up_after: As for `Sender.send_all`.
         keep: As for `Sender.send_all`.
         save: Called with the row of each result, also of those that nobody is there for any more.
@@ -189,6 +190,7 @@ class _Batch:
         sender: Sender,
         messages: object,
         *,
+        campaign: str | None,
         give_up_after: float | dt.timedelta | None,
         keep: int,
         save: Callable[[Row], object] | None,
@@ -196,6 +198,7 @@ class _Batch:
     ) -> None:
         self._sender = sender
         self._messages = messages
+        self._campaign = campaign
         self._give_up_after = give_up_after
         self._keep = keep
         self._save = save
@@ -206,10 +209,10 @@ class _Batch:
     async def _drive(self) -> None:
         try:
             async with self._sender._run(  # noqa: SLF001  (the other half of the surface)
-                self._messages, Priority.BULK, self._give_up_after, keep=self._keep
+                self._messages, Priority.BULK, self._give_up_after, campaign=self._campaign, keep=self._keep
             ) as run:
                 self.run = run
-                self.call.hurry = run._end_grace  # noqa: SLF001
+                self.call.hurry = run.hurry
                 self._sender.last_report = run.report
                 self._inbox.put(_GO_ON)
                 await self._hand_over(run)
@@ -244,6 +247,7 @@ class SyncResultStream:
         sender: Sender,
         loop: LoopThread,
         messages: Iterable[Message] | AsyncIterable[Message],
+        campaign: str | None,
         give_up_after: float | dt.timedelta | None,
         *,
         keep: int = 10_000,
@@ -255,7 +259,13 @@ class SyncResultStream:
         if not isinstance(messages, AsyncIterable) and not isinstance(source_of(messages), SequenceSource):
             self._handed = _Handed(messages, lambda: inbox.put(_GO_ON))
         self._batch = _Batch(
-            sender, self._handed or messages, give_up_after=give_up_after, keep=keep, save=save, inbox=inbox
+            sender,
+            self._handed or messages,
+            campaign=campaign,
+            give_up_after=give_up_after,
+            keep=keep,
+            save=save,
+            inbox=inbox,
         )
         # Nothing on the loop's side refers to this: should an interrupt keep the block from being left, this ends it.
         self._finalizer = weakref.finalize(self, self._batch.call.cancel_soon)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ._validator import AddressValidator
-    from .typing import Clock, Guard, Observer, RateLimiter, RetryPolicy, SuppressionStore, Transport
+    from .typing import Clock, Guard, Ledger, Observer, RateLimiter, RetryPolicy, SuppressionStore, Transport
 
 
 def wire(
@@ -34,6 +34,7 @@ def wire(
     retry: RetryPolicy | None,
     suppression: SuppressionStore | None,
     validator: AddressValidator | None,
+    ledger: Ledger | None,
     guards: Iterable[Guard],
     observers: Iterable[Observer],
     max_parallel: int | None,
@@ -62,6 +63,7 @@ def wire(
         suppression=MemorySuppressionStore(clock=clock) if suppression is None else suppression,
         clock=clock,
         jitter=random.random,
+        ledger=ledger,
         validator=validator,
         guards=tuple(guards),
         observers=tuple(observers),

@@ -22,7 +22,7 @@ calls, and which says what becomes of what. What is cut off after that has its f
 from __future__ import annotations
 
 from .._loops import this_loop
-from ._errors import copy_of
+from ._errors import MissingKeyError, copy_of
 from ._lanes import Lanes
 from ._parts import MAX_PARALLEL, Parts
 from ._run import Run
@@ -32,6 +32,7 @@ __all__ = [
     "MAX_PARALLEL",
     "Feed",
     "Lanes",
+    "MissingKeyError",
     "Parts",
     "Run",
     "SequenceSource",

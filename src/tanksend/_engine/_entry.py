@@ -1,4 +1,4 @@
-"""One message on its way through the engine."""
+"""One message on its way through the engine, and what one request carries of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from .._addresses import Address
     from .._messages import Message
     from ..exceptions import SendError
-    from ..typing import SendRequest
+    from ..typing import SendRequest, Slot
+    from ._pools import Pool
     from ._run import Run
 
 
@@ -20,12 +21,20 @@ class Entry:
 
     __slots__ = (
         "attempts",
+        "available",
+        "claimed",
         "deadline",
         "error",
+        "followers",
+        "follows",
         "index",
+        "key",
         "lane",
+        "lapsed",
         "message",
         "passed_at",
+        "pool",
+        "queued",
         "request",
         "run",
         "sequence",
@@ -66,6 +75,21 @@ class Entry:
         self.unknown: SendError | None = None
         """The first error after which SES may have the message; from then on it is sent or unknown."""
         self.settled = False
+        self.available = False
+        """It may be taken for the next slot."""
+        self.queued = False
+        """It has a place in the heap of those that wait, which it may not need any more."""
+        self.pool: Pool | None = None
+        """Those that it may share a request with."""
+        self.key: str | None = None
+        """Its name in the ledger."""
+        self.claimed = False
+        """The ledger keeps the intent to send it, and not yet what came of it."""
+        self.lapsed = False
+        """A slot came too late for it, once."""
+        self.follows = False
+        """An earlier message of the batch has the same key: whatever becomes of that is its fate."""
+        self.followers: list[Entry] | None = None
 
     def is_late(self, now: float) -> bool:
         """Whether it must not be sent any more."""
@@ -83,3 +107,27 @@ class Entry:
     def origin(self, error: SendError) -> tuple[Origin, str] | None:
         """The group that *error* says has failed."""
         return next((origin for origin in self.origins() if origin[0] is error.origin), None)
+
+
+class Parcel:
+    """What one request carries: a message, or several of one pool; and the slot that it goes with."""
+
+    __slots__ = ("due", "entries", "run", "slot", "surcharge")
+
+    def __init__(self, run: Run, entries: list[Entry], slot: Slot, due: float) -> None:
+        self.run = run
+        self.entries = entries
+        self.slot = slot
+        self.due = due
+        self.surcharge: Slot | None = None
+        """What was charged for those recipients that the slot had no room for."""
+
+    @property
+    def weight(self) -> int:
+        """How many recipients it has."""
+        return sum(entry.weight for entry in self.entries)
+
+    @property
+    def uncounted(self) -> int:
+        """How many of them do not count against the day's quota."""
+        return sum(entry.uncounted for entry in self.entries)

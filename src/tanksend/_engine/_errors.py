@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import copy
 
-from ..exceptions import HeldError, Scope, SendError, ThrottlingError
+from ..exceptions import HeldError, Scope, SendError, SettingError, StorageError, ThrottlingError
+
+
+class MissingKeyError(SettingError):
+    """A batch with a ledger whose messages cannot be told apart."""
+
+    def __init__(self) -> None:
+        super().__init__("with a ledger, a batch needs campaign=, or a key= for each message")
 
 
 def copy_of(error: SendError) -> SendError:
@@ -39,6 +46,24 @@ def limiter_error(error: Exception) -> SendError:
     return HeldError(
         "the rate limiter failed", code="LimiterFailed", scope=Scope.ACCOUNT, cause_type=type(error).__name__
     )
+
+
+def ledger_error(error: Exception) -> SendError:
+    """What a run stops with when its ledger cannot be read or written."""
+    if isinstance(error, SendError):
+        return error
+    return HeldError(
+        str(error) if isinstance(error, StorageError) else "the ledger failed",
+        code="LedgerFailed",
+        scope=Scope.ACCOUNT,
+        remedy="Then run the same batch again: what was sent is passed over",
+        cause_type=type(error).__name__,
+    )
+
+
+def stopped() -> SendError:
+    """What a message is held with that a stop was in time for."""
+    return HeldError("the batch was stopped before the message was sent", code="Stopped")
 
 
 def too_heavy(recipients: int, throttles: int, error: SendError) -> SendError:

@@ -11,6 +11,7 @@ from .._results import Status
 from ..exceptions import GuardError, HeldError, InvalidMessageError, Problem, Scope, SuppressedError
 from ..typing import Allow, Drop, Hold, Replace
 from ._entry import Entry
+from ._errors import stopped
 from ._prepare import prepare, uncounted, without_suppressed
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ class Intake:
         """Entries that have neither a fate nor a place in the lanes yet."""
         self._room_wanted: anyio.Event | None = None
         self._stopped = False
-        self.settled = 0
         self.ended = False
         """Nothing more will be taken in."""
         self.error: BaseException | None = None
@@ -52,7 +52,7 @@ class Intake:
     @property
     def complete(self) -> bool:
         """Whether all that will ever be taken in has its fate."""
-        return self.ended and self.settled == self._taken
+        return self.ended and self._run.fates.told == self._taken
 
     def delivered(self, number: int) -> None:
         """So many results were taken out."""
@@ -118,6 +118,8 @@ class Intake:
         self._run.stop("stopped by an error of its iterable")
 
     async def _pull_all(self) -> None:
+        if self._run.books is not None:
+            self._run.books.check_keys(self._source.known)
         while not self._stopped:
             chunk = await self._source.pull(await self._wait_for_room())
             if chunk is None:
@@ -126,6 +128,7 @@ class Intake:
 
     async def _wait_for_room(self) -> int:
         while self._room() <= 0:
+            self._run.ripen_if_idle()
             self._room_wanted = anyio.Event()
             await self._room_wanted.wait()
             self._room_wanted = None
@@ -147,11 +150,11 @@ class Intake:
         """What was pulled and came no further than here is held, and nothing more is taken in."""
         entries = self._admitting + self._entries(self._source.rest())
         self._admitting = []
-        reason = self._run.failure or HeldError("the batch was stopped before the message was sent", code="Stopped")
         for entry in entries:
-            if not entry.settled:
-                self._run.hold(entry, reason)
+            if not entry.settled and not entry.follows:
+                self._run.hold(entry, self._run.failure or stopped())
         self.ended = True
+        self._run.pools.ripen()
         self._run.check_done()
 
     def _entries(self, items: Sequence[object]) -> list[Entry]:
@@ -169,6 +172,9 @@ class Intake:
         """Give *entries* a place in the lanes, or a fate where something is in the way."""
         self._admitting = entries
         if not self._run.leaving:
+            if self._run.books is not None:
+                await self._run.books.look_up(entries)
+                entries = [entry for entry in entries if not entry.settled and not entry.follows]
             for entry in entries:
                 self._prepare(entry)
             await self._suppress([entry for entry in entries if not entry.settled])
@@ -178,15 +184,16 @@ class Intake:
         self._admitting = []
         for entry in entries:
             if not entry.settled:
+                self._run.pools.assign(entry)
                 self._run.add(entry)
 
     def _prepare(self, entry: Entry) -> None:
         try:
-            prepared = prepare(self._run.parts, entry.message)
+            prepared = prepare(self._run.parts, entry.message, entry.key)
         except Exception as error:  # noqa: BLE001  (a validator of the caller's own; one row, not the batch)
             prepared = (Problem("message", f"could not be checked: {type(error).__name__}"),)
         if isinstance(prepared, tuple):
-            self._run.settle(entry, Status.INVALID, error=InvalidMessageError(problems=prepared))
+            self._run.fates.settle(entry, Status.INVALID, error=InvalidMessageError(problems=prepared))
             return
         entry.request = prepared
         entry.suppressed = ()
@@ -216,7 +223,7 @@ class Intake:
         entry.weight = len(entry.request.recipients)
         entry.uncounted = uncounted(entry.request)
         if entry.weight == 0:
-            self._run.settle(entry, Status.SUPPRESSED, error=SuppressedError())
+            self._run.fates.settle(entry, Status.SUPPRESSED, error=SuppressedError())
 
     async def _guard(self, entry: Entry) -> None:
         """Ask the guards one after the other; each sees what the one before made of the message."""
@@ -231,9 +238,9 @@ class Intake:
                     await self._suppress([entry])
             elif isinstance(decision, Hold):
                 held = HeldError(decision.reason, code="GuardHold", resume_at=decision.resume_at)
-                self._run.settle(entry, Status.HELD, error=held)
+                self._run.fates.settle(entry, Status.HELD, error=held)
             elif isinstance(decision, Drop):
-                self._run.settle(entry, Status.FAILED, error=GuardError(decision.reason))
+                self._run.fates.settle(entry, Status.FAILED, error=GuardError(decision.reason))
 
     async def _ask(self, guard: Guard, message: Message) -> GuardDecision:
         """What *guard* says; where that is not known, no."""

@@ -9,18 +9,19 @@ dropped when they come up, so nothing has to be searched for.
 from __future__ import annotations
 
 import heapq
+import math
 from itertools import count
 from typing import TYPE_CHECKING
 
 import anyio
 
+from .._messages import Priority
 from ..typing import Demand, Slot
 from ._errors import limiter_error
 from ._waits import with_notice
 
 if TYPE_CHECKING:
-    from .._messages import Priority
-    from ._entry import Entry
+    from ._entry import Entry, Parcel
     from ._parts import Parts
     from ._run import Run
 
@@ -34,6 +35,18 @@ Seconds after which a slot that is still not due is given back and reserved anew
 
 Where several share a slow limiter, who gives a slot back is the last in line: at even intervals none would ever be due.
 """
+AHEAD = 0.1
+"""The longest time, in seconds, that a slot is taken ahead, for its claim in the ledger."""
+MOST_ENTRIES = 50
+"""Messages of one request; SES API v2, "SendBulkEmail"."""
+PACK_SECONDS = 0.5
+"""Seconds of the rate that one request may take at once."""
+PACK_SECONDS_BESIDE_TRANSACTIONAL = 0.15
+"""The same, while transactional mail may come, which waits for as long."""
+TRANSACTIONAL_SECONDS = 10.0
+"""Seconds after transactional mail in which more of it is reckoned with."""
+PACK_LIMIT_SECONDS = 0.1
+"""Seconds for which the limit of a request holds before it is reckoned anew."""
 NEAR = 30.0
 """Seconds up to which a slot that was reserved for bulk is not reserved anew because transactional mail has come."""
 
@@ -60,6 +73,10 @@ class Lanes:
         self._far = FAR
         self._asked: Demand | None = None
         self._outranked = False
+        self._claim_seconds = 0.0
+        self._transactional_at = -math.inf
+        self._pack_limit = 0
+        self._pack_limit_until = -math.inf
         self.in_flight = 0
 
     def next_sequence(self) -> int:
@@ -69,6 +86,8 @@ class Lanes:
     def ticket(self, run: Run, lane: Priority, sequence: int) -> None:
         """Let *run* compete in *lane* with its entry of that age."""
         heapq.heappush(self._tickets, (lane, sequence, next(self._numbers), run))
+        if lane is Priority.TRANSACTIONAL:
+            self._transactional_at = self._clock.monotonic()
         asked, nap = self._asked, self._nap
         if asked is None or lane >= asked.priority:
             return
@@ -79,6 +98,20 @@ class Lanes:
             # The limiter may let this one go much earlier: bulk may be waiting for tomorrow's quota.
             self._outranked = True
             nap.cancel()
+
+    def pack_limit(self) -> int:
+        """Recipients of one request with several messages."""
+        now = self._clock.monotonic()
+        if now >= self._pack_limit_until:
+            self._pack_limit_until = now + PACK_LIMIT_SECONDS
+            beside = now - self._transactional_at < TRANSACTIONAL_SECONDS
+            room = self._parts.granted_rate() * (PACK_SECONDS_BESIDE_TRANSACTIONAL if beside else PACK_SECONDS)
+            self._pack_limit = MOST_ENTRIES if room >= MOST_ENTRIES else max(1, int(room))
+        return self._pack_limit
+
+    def claims_take(self, seconds: float) -> None:
+        """A claim took so long."""
+        self._claim_seconds += (seconds - self._claim_seconds) / 8
 
     def wake(self) -> None:
         """Something can be sent: see that somebody waits for the slot."""
@@ -103,17 +136,40 @@ class Lanes:
             run.renew_ticket(lane)
         return None
 
-    def _take(self, slot: Slot) -> Entry | None:
-        """The entry that *slot* is for, taken out and counted as being on the wire."""
+    def _take(self, slot: Slot, due: float) -> Parcel | None:
+        """What *slot* is for, taken out and counted as being on the wire."""
         entry = self._best()
         if entry is not None and entry.weight > slot.recipients and self._must_be_passed(entry, slot):
             entry = entry.run.pass_over(entry, slot.recipients)
-        if entry is not None:
-            if self._tickets[0][1] == entry.sequence:
-                heapq.heappop(self._tickets)
-            entry.run.take(entry)
-            self.in_flight += 1
-        return entry
+        return None if entry is None else self._take_out(entry, slot, due)
+
+    def _take_out(self, entry: Entry, slot: Slot, due: float) -> Parcel:
+        if self._tickets[0][1] == entry.sequence:
+            heapq.heappop(self._tickets)
+        self.in_flight += 1
+        return entry.run.take(entry, slot, due)
+
+    async def hand_on(self, parcel: Parcel) -> Parcel | None:
+        """
+        The slot of *parcel*, of which nothing is left, is for the best that waits and fits.
+
+        None when that is of another run, which is handed it; or when nobody waits, and the slot was given back.
+        """
+        run, slot = parcel.run, parcel.slot
+        best = self._best() if self.in_flight < self._max_parallel else None
+        if best is not None and best.weight > slot.recipients:
+            best = best.run.pass_over(best, slot.recipients)
+        if best is None or best.run.leaving:
+            await self._parts.release(slot)
+            if parcel.surcharge is not None:
+                await self._parts.release(parcel.surcharge)
+            return None
+        taken = self._take_out(best, slot, parcel.due)
+        taken.surcharge = parcel.surcharge
+        if taken.run is run:
+            return taken
+        taken.run.workers.set_to(taken)
+        return None
 
     def _must_be_passed(self, entry: Entry, slot: Slot) -> bool:
         """Whether *entry*, too heavy for *slot*, is so because the limiter has no room for more."""
@@ -139,20 +195,20 @@ class Lanes:
         if self._leader is run and self._nap is not None:
             self._nap.cancel()
 
-    async def lead(self, run: Run) -> Entry | None:
+    async def lead(self, run: Run) -> Parcel | None:
         """
-        Wait for slots on behalf of *run*, which leads, until one is for an entry of its own.
+        Wait for slots on behalf of *run*, which leads, until one is for entries of its own.
 
-        Entries of other runs are handed to them. None when there is nothing left to wait for.
+        Those of other runs are handed to them. None when there is nothing left to wait for.
         """
         try:
             while not run.leaving and self.in_flight < self._max_parallel and (best := self._best()) is not None:
-                entry = await self._next_due(run, best)
-                if entry is None:
+                parcel = await self._next_due(run, best)
+                if parcel is None:
                     continue
-                if entry.run is run:
-                    return entry
-                entry.run.workers.set_to(entry)
+                if parcel.run is run:
+                    return parcel
+                parcel.run.workers.set_to(parcel)
             return None
         finally:
             self._leader = None
@@ -160,8 +216,8 @@ class Lanes:
             if self._slot is not None and self._leader is None:
                 await self._give_back()
 
-    async def _next_due(self, run: Run, best: Entry) -> Entry | None:
-        """The entry that takes the next slot, once that is due; None to look again."""
+    async def _next_due(self, run: Run, best: Entry) -> Parcel | None:
+        """What takes the next slot, once that is due; None to look again."""
         slot = self._slot
         if slot is None:
             slot = await self._reserve(best)
@@ -169,21 +225,24 @@ class Lanes:
                 return None
         if slot.delay > 0 and not await self._due_now():
             return None
-        entry = self._take(slot)
-        if entry is None:
+        parcel = self._take(slot, self._due)
+        if parcel is None:
             await self._give_back()
             return None
         self._slot = None
         self._lapsed = False
         self._far = FAR
-        if entry.weight != slot.recipients and not await self._settle_weight(slot, entry):
+        if parcel.weight != slot.recipients and not await self._settle_weight(slot, parcel):
             return None
-        return entry
+        return parcel
 
     async def _reserve(self, best: Entry) -> Slot | None:
         """Get a slot for the best entry; None to look again, or when that failed, which its run has then been told."""
-        least = best.weight if best.weight == 1 else self._at_least(best)
-        asked = Demand(best.weight, least, best.lane, best.uncounted)
+        weight, uncounted = best.weight, best.uncounted
+        if best.pool is not None:
+            weight, uncounted = best.pool.load(max(best.weight, self.pack_limit()))
+        least = weight if weight == 1 else self._at_least(best)
+        asked = Demand(weight, least, best.lane, uncounted)
         self._asked = asked
         slow, self._limiter_waits = self._limiter_waits, False
         try:
@@ -220,7 +279,8 @@ class Lanes:
 
     async def _due_now(self) -> bool:
         """Sleep until the slot is due; False when it was interrupted or is too late to be used."""
-        delay = self._due - self._clock.monotonic()
+        ahead = min(AHEAD, 2 * self._claim_seconds)
+        delay = self._due - ahead - self._clock.monotonic()
         with anyio.CancelScope() as nap:
             self._nap = nap
             try:
@@ -241,40 +301,43 @@ class Lanes:
             self._lapsed = True
             await self._give_back()
             return False
-        return late >= 0
+        return late >= -ahead
 
-    async def _settle_weight(self, slot: Slot, entry: Entry) -> bool:
+    async def _settle_weight(self, slot: Slot, parcel: Parcel) -> bool:
         """Charge or refund the difference between what the slot carries and what goes; False when it cannot go."""
-        extra = entry.weight - slot.recipients
+        extra = parcel.weight - slot.recipients
         if extra < 0:
+            parcel.slot = Slot(slot.delay, slot.recipients + extra, slot.token)
             await self._parts.release(Slot(slot.delay, -extra, slot.token))
             return True
+        entry = parcel.entries[0]
         try:
             charged = await self._limiter.reserve(Demand(extra, extra, entry.lane, min(extra, entry.uncounted)))
         except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
-            self._put_back(slot, entry)
+            self._put_back(slot, parcel)
             self._refused(entry, error)
             return False
         except BaseException:
-            self._put_back(slot, entry)
+            self._put_back(slot, parcel)
             raise
         if entry.run.leaving or entry.is_late(self._clock.monotonic()):
             # It was stopped meanwhile, or its time has run out; it has not left yet.
-            self._put_back(slot, entry)
+            self._put_back(slot, parcel)
             await self._parts.release(charged)
             return False
         if charged.delay > FAR:
             # No matter of pace: the day's quota has no room for the rest. It waits for a slot that has.
-            self._put_back(slot, entry)
+            self._put_back(slot, parcel)
             await self._parts.release(charged)
             await self._give_back()
             return False
+        parcel.surcharge = charged
         return True
 
-    def _put_back(self, slot: Slot, entry: Entry) -> None:
+    def _put_back(self, slot: Slot, parcel: Parcel) -> None:
         """As if neither had been taken: the slot is due, and good for whoever is the best now."""
         self._slot = slot
-        entry.run.put_back(entry)
+        parcel.run.put_back(parcel)
 
     def _refused(self, entry: Entry, error: Exception) -> None:
         """The limiter gave no slot for *entry*, and so it will be for the rest."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Attempt,
         Clock,
         Guard,
+        Ledger,
         Observer,
         RateLimiter,
         Retry,
@@ -52,6 +53,7 @@ class Parts:
     suppression: SuppressionStore
     clock: Clock
     jitter: Callable[[], float]
+    ledger: Ledger | None = None
     validator: AddressValidator = attrs.field(factory=default_validator)
     guards: tuple[Guard, ...] = ()
     observers: tuple[Observer, ...] = ()

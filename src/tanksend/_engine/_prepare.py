@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 SIMULATOR = "@simulator.amazonses.com"
 
 
-def prepare(parts: Parts, message: object) -> SendRequest | tuple[Problem, ...]:
-    """The request for *message*, or all that is wrong with it."""
+def prepare(parts: Parts, message: object, key: str | None = None) -> SendRequest | tuple[Problem, ...]:
+    """The request for *message*, which the ledger knows as *key*, or all that is wrong with it."""
     if not isinstance(message, Message):
         return (Problem("message", f"is a {type(message).__name__}, not a Message"),)
     problems = list(message.check_content())
@@ -40,7 +40,7 @@ def prepare(parts: Parts, message: object) -> SendRequest | tuple[Problem, ...]:
     if problems or from_ is None:
         return tuple(problems)
     configuration_set = message.configuration_set or parts.configuration_set
-    return SendRequest(message, from_, to, cc, bcc, reply_to, configuration_set, _tags(parts, message))
+    return SendRequest(message, from_, to, cc, bcc, reply_to, configuration_set, _tags(parts, message, key or message.key))
 
 
 def uncounted(request: SendRequest) -> int:
@@ -88,10 +88,10 @@ def _count_problems(message: Message, count: int) -> tuple[Problem, ...]:
     return ()
 
 
-def _tags(parts: Parts, message: Message) -> Mapping[str, str]:
-    if message.key is None:
+def _tags(parts: Parts, message: Message, key: str | None) -> Mapping[str, str]:
+    if key is None:
         return {**parts.tags, **message.tags} if message.tags else parts.tags
-    return {**parts.tags, **message.tags, **key_tag(message.key)}
+    return {**parts.tags, **message.tags, **key_tag(key)}
 
 
 def without_suppressed(request: SendRequest, suppressed: Collection[str]) -> tuple[SendRequest, tuple[Address, ...]]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from .._loops import killed, uninterrupted
+from .._loops import uninterrupted
 from .._messages import Priority
-from .._report import SendReport
-from .._results import Receipt, SendResult, Status
-from ..exceptions import HeldError, OutcomeUnknownError, Scope, SendError, ThrottlingError
-from ..typing import Attempt, EventKind, GiveUp, Retry, SendEvent, Signal
+from .._results import Status
+from ._attempts import Attempts
+from ._books import Books
 from ._deadlines import Deadlines
-from ._errors import copy_of, first_of, held_by, too_heavy
+from ._entry import Entry, Parcel
+from ._errors import first_of, held_by, stopped
+from ._fates import Fates, too_late
 from ._intake import Intake
-from ._parts import log
+from ._pools import Pools
 from ._timers import Timers
 from ._workers import Workers
 
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from ..exceptions import Origin
-    from ._entry import Entry
+    from .._report import SendReport
+    from .._results import SendResult
+    from ..exceptions import SendError
+    from ..typing import Slot
     from ._lanes import Lanes
     from ._parts import Parts
     from ._sources import Source
@@ -35,10 +37,8 @@ if TYPE_CHECKING:
 LANES = tuple(Priority)
 LOOK_AHEAD = 64
 """Messages looked at for one that fits, when there is no room for the next."""
-HEAVY_THROTTLES = 6
-"""How often a message that is heavier than a second of the rate is tried: an account that goes into debt takes it."""
 GRACE_SECONDS = 5.0
-"""How long requests on the wire may go on after a stop."""
+"""How long requests on the wire may go on after a stop, and after that the ledger with what is to be recorded."""
 
 
 class Run:
@@ -56,33 +56,40 @@ class Run:
         source: Source,
         *,
         priority: Priority,
+        campaign: str | None = None,
         give_up_after: float | None = None,
         keep: int = 10_000,
     ) -> None:
         self.parts = parts
         self.lanes = lanes
-        self.report = SendReport(keep=keep)
         self.leaving = False
         """Nothing of this run will be sent any more; its leader and its idle workers go."""
         self.done = anyio.Event()
         self._tasks: TaskGroup = anyio.create_task_group()
         self.timers = Timers(parts.clock, self._tasks)
         self.workers = Workers(self, self._tasks)
+        self.fates = Fates(self, keep)
+        self.attempts = Attempts(self)
+        self.pools = Pools(self)
         self.intake = Intake(self, source, priority, give_up_after)
-        self._started_at = parts.clock.monotonic()
+        self.books: Books | None = None
+        if parts.ledger is not None:
+            fresh = priority is Priority.TRANSACTIONAL and campaign is None
+            self.books = Books(self, parts.ledger, self._tasks, campaign=campaign, fresh=fresh)
         self._window = 1
         self._in_flight = 0
         self._ready: tuple[list[tuple[int, Entry]], ...] = tuple([] for _ in LANES)
         self._ticketed: list[int | None] = [None for _ in LANES]
         self._waiting: set[Entry] = set()
         self._deadlines = Deadlines(self)
-        self._failed_origins: dict[tuple[Origin, str], SendError] = {}
         self.failure: SendError | None = None
         """What all that still waits is held with, once the run is stopped."""
         self._crash: BaseException | None = None
-        self._results: deque[SendResult] = deque()
-        self._results_wanted: anyio.Event | None = None
-        self._handed_out = 0
+
+    @property
+    def report(self) -> SendReport:
+        """What has become of the messages so far."""
+        return self.fates.report
 
     # --- for the surface ----------------------------------------------------------------------------------------------
 
@@ -123,34 +130,16 @@ class Run:
         self.workers.bury()
         if not self.done.is_set():
             self.intake.finish()
+        if self.books is not None:
+            self.books.bury()
 
     async def take_results(self) -> Sequence[SendResult]:
-        """
-        What has ended since the last call, at least one; empty when everything has.
-
-        The results of the last call count as used up by now, and make room for intake.
-        """
-        self.intake.delivered(self._handed_out)
-        self._handed_out = 0
-        await self._result_event()
-        taken = tuple(self._results)
-        self._results.clear()
-        self._handed_out = len(taken)
-        return taken
+        """What has ended since the last call; see `Fates.take_all`."""
+        return await self.fates.take_all()
 
     async def take_result(self) -> SendResult | None:
-        """The next that has ended; None when everything has."""
-        while not self._results:
-            if self.done.is_set():
-                return None
-            await self._result_event()
-        self.intake.delivered(1)
-        return self._results.popleft()
-
-    async def _result_event(self) -> None:
-        while not self._results and not self.done.is_set():
-            wanted = self._results_wanted = self._results_wanted or anyio.Event()
-            await wanted.wait()
+        """The next that has ended; see `Fates.take_one`."""
+        return await self.fates.take_one()
 
     def stop(self, why: str) -> None:
         """
@@ -160,7 +149,7 @@ class Run:
         """
         self.intake.stop()
         self._begin_grace()
-        self._leave(HeldError("the batch was stopped before the message was sent", code="Stopped"), why)
+        self._leave(stopped(), why)
 
     def fail(self, error: SendError) -> None:
         """*error* concerns the whole account: hold the rest, and let what is on the wire end by itself."""
@@ -180,42 +169,78 @@ class Run:
         self.check_done()
 
     def _begin_grace(self) -> None:
-        self.timers.at(self.parts.clock.monotonic() + GRACE_SECONDS, self._end_grace)
+        self.timers.at(self.parts.clock.monotonic() + GRACE_SECONDS, self.hurry)
 
-    def _end_grace(self) -> None:
-        """Whatever still goes on is cut off."""
+    def hurry(self) -> None:
+        """The grace is over: whatever still goes on is cut off."""
         if self.failure is None:
             self.stop("stopped")
         self.workers.cut()
         self.intake.abort()
-        self.timers.close()
+        if self.books is None:
+            self.timers.close()
+        else:
+            self.timers.at(self.parts.clock.monotonic() + GRACE_SECONDS, self.books.cut)
 
     # --- waiting entries ----------------------------------------------------------------------------------------------
 
     def add(self, entry: Entry) -> None:
         """An entry fresh from intake begins to wait."""
-        self._wait(entry)
+        self._wait(entry, gathers=entry.pool is not None)
         if entry.deadline is not None and not entry.settled:
             self._deadlines.watch(entry, entry.deadline)
 
-    def _wait(self, entry: Entry) -> None:
-        """*entry* is ready for a slot, unless it is too late for that."""
+    def _wait(self, entry: Entry, *, gathers: bool = False) -> None:
+        """*entry* waits for a slot, perhaps for others to share it with first, unless it is too late for that."""
         if self.failure is not None:
             self.hold(entry, self.failure)
         elif entry.is_late(self.parts.clock.monotonic()):
-            self.hold(entry, self._too_late(entry))
+            self.hold(entry, too_late(entry))
         else:
             self._waiting.add(entry)
-            self._make_ready(entry)
+            if gathers and entry.pool is not None:
+                entry.pool.gather(entry)
+            else:
+                self.make_ready(entry)
 
-    def _make_ready(self, entry: Entry) -> None:
+    def make_ready(self, entry: Entry) -> None:
+        """*entry*, which waits, may be taken for the next slot."""
         if entry.settled:
             return
-        heapq.heappush(self._ready[entry.lane], (entry.sequence, entry))
+        entry.available = True
+        if entry.pool is not None:
+            entry.pool.add(entry)
+        if not entry.queued:
+            entry.queued = True
+            heapq.heappush(self._ready[entry.lane], (entry.sequence, entry))
         self.renew_ticket(entry.lane)
         self.lanes.wake()
 
-    def _renew_tickets(self) -> None:
+    def wait_until(self, when: float, entry: Entry, error: SendError) -> None:
+        """*entry*, whose last attempt ended in *error*, waits for another one, which may begin at *when*."""
+        self._waiting.add(entry)
+        if self.books is not None and entry.claimed:
+            self.books.free(entry, error, lambda: self._ready_at(when, entry))
+        else:
+            self._ready_at(when, entry)
+
+    def _ready_at(self, when: float, entry: Entry) -> None:
+        if when > self.parts.clock.monotonic():
+            self.timers.at(when, lambda: self.make_ready(entry))
+        else:
+            self.make_ready(entry)
+
+    def ripen_if_idle(self) -> None:
+        """Intake waits for room: see that something will be sent that makes room."""
+        if self._in_flight == 0:
+            self.pools.ripen()
+
+    def next_waiting(self, number: int) -> list[Entry]:
+        """So many of those that would be next."""
+        near = [entry for ready in self._ready for _, entry in heapq.nsmallest(number, ready) if entry.available]
+        return near[:number]
+
+    def renew_tickets(self) -> None:
         """There is room again: compete in each lane."""
         for lane in LANES:
             if self._ready[lane] and self._ticketed[lane] is None:
@@ -224,8 +249,8 @@ class Run:
     def renew_ticket(self, lane: Priority) -> None:
         """See that the lanes know the oldest entry of *lane*, when it may be sent."""
         ready = self._ready[lane]
-        while ready and ready[0][1].settled:
-            heapq.heappop(ready)
+        while ready and not ready[0][1].available:
+            heapq.heappop(ready)[1].queued = False
         if not ready or self._in_flight >= self._window:
             self._ticketed[lane] = None
         elif self._ticketed[lane] != ready[0][0]:
@@ -237,34 +262,32 @@ class Run:
         if self._ticketed[lane] != sequence:
             return None
         entry = self._ready[lane][0][1]
-        if self._in_flight < self._window and not entry.settled and not self._hold_failed(entry):
+        if self._in_flight < self._window and entry.available and not self._hold_failed(entry):
             return entry
         self._ticketed[lane] = None
         return None
 
     def _hold_failed(self, entry: Entry) -> bool:
         """Settle an entry whose origin has failed meanwhile."""
-        if self._failed_origins:
-            for origin in entry.origins():
-                if origin in self._failed_origins:
-                    self.hold(entry, self._failed_origins[origin])
-                    return True
-        return False
+        error = self.attempts.failed_origin(entry)
+        if error is not None:
+            self.hold(entry, error)
+        return error is not None
 
     def lightest(self, lane: Priority) -> int:
         """The fewest recipients of those who would be next in *lane*."""
-        return min(entry.weight for _, entry in self._ready[lane][:LOOK_AHEAD] if not entry.settled)
+        return min(entry.weight for _, entry in self._ready[lane][:LOOK_AHEAD] if entry.available)
 
     def pass_over(self, heavy: Entry, limit: int) -> Entry | None:
         """The heaviest with at most *limit* recipients, of those who would be next; the oldest of equals."""
         if heavy.passed_at is None:
             heavy.passed_at = self.parts.clock.monotonic()
         near = [entry for _, entry in self._ready[heavy.lane][:LOOK_AHEAD] if entry.weight <= limit]
-        fitting = [entry for entry in near if not entry.settled and not self._hold_failed(entry)]
+        fitting = [entry for entry in near if entry.available and not self._hold_failed(entry)]
         return max(fitting, key=lambda entry: (entry.weight, -entry.sequence), default=None)
 
-    def take(self, entry: Entry) -> None:
-        """The lanes give *entry* a slot."""
+    def take(self, entry: Entry, slot: Slot, due: float) -> Parcel:
+        """The lanes give *entry* a slot; others of its pool come along, as long as there is room."""
         ready = self._ready[entry.lane]
         if ready[0][1] is entry:
             heapq.heappop(ready)
@@ -272,33 +295,44 @@ class Run:
         else:
             ready.remove((entry.sequence, entry))
             heapq.heapify(ready)
-        self._waiting.discard(entry)
+        entry.queued = entry.available = False
+        parcel = Parcel(self, [entry], slot, due)
+        if entry.pool is not None:
+            entry.pool.fill(parcel.entries, min(slot.recipients, self.lanes.pack_limit()) - entry.weight)
+        now = self.parts.clock.monotonic()
+        for each in parcel.entries:
+            self._waiting.discard(each)
+            each.waited += now - each.since
         self._in_flight += 1
-        entry.waited += self.parts.clock.monotonic() - entry.since
         self.renew_ticket(entry.lane)
+        return parcel
 
-    def put_back(self, entry: Entry) -> None:
+    def put_back(self, parcel: Parcel) -> None:
         """It could not go after all."""
-        self._off_the_wire(entry)
-        self._wait(entry)
-        self._renew_tickets()
+        self.off_the_wire(parcel)
+        for entry in parcel.entries:
+            self._wait(entry)
+        self.renew_tickets()
 
-    def _off_the_wire(self, entry: Entry) -> None:
+    def off_the_wire(self, parcel: Parcel) -> None:
+        """The request has ended, or was never made."""
         self._in_flight -= 1
         self.lanes.in_flight -= 1
-        entry.since = self.parts.clock.monotonic()
+        now = self.parts.clock.monotonic()
+        for entry in parcel.entries:
+            entry.since = now
 
     def expire(self, entry: Entry) -> None:
         """Its time is over; what is on the wire is not concerned."""
         if entry in self._waiting:
-            self.hold(entry, self._too_late(entry))
+            self.hold(entry, too_late(entry))
 
-    # --- attempts -----------------------------------------------------------------------------------------------------
+    # --- workers ------------------------------------------------------------------------------------------------------
 
-    def left(self, entry: Entry | None, *, led: bool) -> None:
-        """A worker is gone. What it was woken for and had not begun, an entry or the lead, is for another."""
-        if entry is not None:
-            self.put_back(entry)
+    def left(self, parcel: Parcel | None, *, led: bool) -> None:
+        """A worker is gone. What it was woken for and had not begun, a parcel or the lead, is for another."""
+        if parcel is not None:
+            self.put_back(parcel)
         if led:
             self.lanes.resign()
         else:
@@ -306,180 +340,21 @@ class Run:
         if self.done.is_set() and not self.workers:
             self.timers.close()
 
-    async def attempt(self, entry: Entry, scope: anyio.CancelScope) -> None:
-        """One request for *entry*, and what follows from it; *scope* is the worker's."""
-        request = entry.request
-        assert request is not None  # noqa: S101  (intake made it)
-        entry.attempts += 1
-        try:
-            receipt = await self.parts.transport.send(request)
-        except SendError as error:
-            self._off_the_wire(entry)
-            await self._failed(entry, error)
-        except Exception as error:  # noqa: BLE001  (a transport that breaks its contract: anything may have happened)
-            self._off_the_wire(entry)
-            await self._failed(entry, self._unexplained(error))
-        except BaseException as error:
-            self._off_the_wire(entry)
-            cut = OutcomeUnknownError("the batch was stopped while the request was on the wire")
-            cut.attempts = entry.attempts
-            self._give_up(entry, cut)
-            if not _foreign(error, scope):
-                raise
-            self._renew_tickets()
-        else:
-            self._off_the_wire(entry)
-            if not isinstance(receipt, Receipt):
-                await self._failed(entry, self._unexplained(receipt))
-                return
-            self._grow()
-            self.settle(entry, Status.SENT, receipt=receipt)
-            await self.parts.feedback(Signal(entry.weight, None, entry.uncounted), self.lanes.wake)
-
-    def _unexplained(self, outcome: object) -> SendError:
-        """The error for a transport that neither returned a receipt nor raised a `SendError`."""
-        kind = type(outcome).__name__
-        log.warning("a transport of type %s broke its contract with a %s", type(self.parts.transport).__name__, kind)
-        return OutcomeUnknownError("the transport failed", cause_type=kind)
-
-    def _grow(self) -> None:
+    def grow(self) -> None:
         """A good answer: one more request at a time, which doubles them each round."""
         if self._window < self.parts.max_parallel:
             self._window += 1
-        self._renew_tickets()
 
-    async def _failed(self, entry: Entry, error: SendError) -> None:
-        if error.attempts:
-            # It was raised before, for another message or an earlier attempt.
-            error = copy_of(error)
-        error.attempts = entry.attempts
-        entry.error = error
-        if isinstance(error, ThrottlingError):
-            entry.throttles += 1
-            self.report.throttled += 1
-        if error.maybe_sent:
-            entry.unknown = entry.unknown or error
-        elif error.scope in (Scope.MESSAGE, Scope.RECIPIENT) and not error.retryable:
-            self._grow()
-        if self.parts.observers:
-            self._tell(SendEvent(EventKind.ATTEMPT_FAILED, entry.index, error, entry.attempts))
-        self._decide(entry, error)
-        self._renew_tickets()
-        await self.parts.feedback(Signal(entry.weight, error, entry.uncounted), self.lanes.wake)
-
-    def _decide(self, entry: Entry, error: SendError) -> None:
-        """Put *entry* back for another attempt, or settle it; then see what else the error concerns."""
-        if isinstance(error, ThrottlingError) and self._is_too_heavy(entry):
-            self._give_up(entry, too_heavy(entry.weight, entry.throttles, error))
-            return
-        now = self.parts.clock.monotonic()
-        elapsed = now - entry.taken_at
-        attempt = Attempt(entry.attempts, error, elapsed, self.parts.jitter(), entry.throttles)
-        decision = self._ask(attempt)
-        if isinstance(decision, Retry) and not self.leaving:
-            again = now + decision.after
-            if entry.deadline is None or again < entry.deadline:
-                self._waiting.add(entry)
-                if decision.after > 0:
-                    self.timers.at(again, lambda: self._make_ready(entry))
-                else:
-                    self._make_ready(entry)
-                return
-        self._give_up(entry, error)
-        if isinstance(decision, Retry):
-            return
-        if error.scope is Scope.ACCOUNT:
-            self.fail(error)
-        elif error.scope is Scope.ORIGIN and (origin := entry.origin(error)) is not None:
-            self._failed_origins.setdefault(origin, held_by(error))
-
-    def _is_too_heavy(self, entry: Entry) -> bool:
-        """Whether *entry* names more recipients than fit into a second, and SES has refused it often enough."""
-        return entry.throttles >= HEAVY_THROTTLES and entry.weight > self.parts.granted_rate()
-
-    def _ask(self, attempt: Attempt) -> Retry | GiveUp:
-        try:
-            return self.parts.decide(attempt)
-        except BaseException as error:  # noqa: BLE001  (it must not cost a fate)
-            self.crash(error)
-            return GiveUp()
-
-    # --- fates --------------------------------------------------------------------------------------------------------
-
-    def _give_up(self, entry: Entry, error: SendError) -> None:
-        """Settle *entry*, whose last attempt ended in *error*."""
-        if error.maybe_sent:
-            entry.unknown = entry.unknown or error
-        if entry.unknown is not None:
-            self.settle(entry, Status.UNKNOWN, error=entry.unknown)
-        elif error.retryable:
-            self.settle(entry, Status.HELD, error=self._too_late(entry))
-        elif error.scope in (Scope.ORIGIN, Scope.ACCOUNT):
-            self.settle(entry, Status.HELD, error=error)
-        else:
-            self.settle(entry, Status.FAILED, error=error)
-
-    def _too_late(self, entry: Entry) -> SendError:
-        """Why an entry is held that could have gone, had there been more time or more attempts."""
-        if entry.error is None:
-            return HeldError("its time ran out before the pace allowed it", code="Deadline")
-        held = HeldError(
-            f"not sent after {entry.attempts} attempts; the last ended so: {entry.error.message}",
-            code=entry.error.code,
-            remedy=entry.error.remedy,
-            attempts=entry.attempts,
-        )
-        held.__cause__ = entry.error
-        return held
+    # --- the end ------------------------------------------------------------------------------------------------------
 
     def hold(self, entry: Entry, error: SendError) -> None:
         """Settle an entry that waits."""
         self._waiting.discard(entry)
         entry.waited += self.parts.clock.monotonic() - entry.since
         if entry.unknown is not None:
-            self.settle(entry, Status.UNKNOWN, error=entry.unknown)
+            self.fates.settle(entry, Status.UNKNOWN, error=entry.unknown)
         else:
-            self.settle(entry, Status.HELD, error=error)
-
-    def settle(
-        self, entry: Entry, status: Status, *, receipt: Receipt | None = None, error: SendError | None = None
-    ) -> None:
-        """The fate of *entry*, once and for all."""
-        now = self.parts.clock.monotonic()
-        entry.settled = True
-        request = entry.request
-        result = SendResult(
-            entry.index,
-            entry.message,
-            status,
-            receipt.message_id if receipt is not None else None,
-            error,
-            entry.attempts,
-            request.recipients if request is not None else (),
-            entry.suppressed,
-            entry.waited,
-            now - entry.taken_at,
-        )
-        self.report.add(result)
-        self.report.duration = now - self._started_at
-        self._results.append(result)
-        self._wake_consumer()
-        self.intake.settled += 1
-        if self.parts.observers:
-            self._tell(SendEvent(EventKind.RESULT, entry.index, error, entry.attempts, result))
-        if self.intake.ended:
-            self.check_done()
-
-    def _tell(self, event: SendEvent) -> None:
-        try:
-            self.parts.tell(event)
-        except BaseException as error:  # noqa: BLE001  (it must not cost a fate)
-            self.crash(error)
-
-    def _wake_consumer(self) -> None:
-        if self._results_wanted is not None:
-            self._results_wanted.set()
-            self._results_wanted = None
+            self.fates.settle(entry, Status.HELD, error=error)
 
     def check_done(self) -> None:
         """When everything taken in has its fate and nothing more comes, the run is over."""
@@ -488,13 +363,10 @@ class Run:
         self.leaving = True
         self.report.limiter = self.parts.figures()
         self.done.set()
+        if self.books is not None:
+            self.books.close()
         self.workers.dismiss_idle()
         self.lanes.interrupt(self)
         if not self.workers:
             self.timers.close()
-        self._wake_consumer()
-
-
-def _foreign(error: BaseException, scope: anyio.CancelScope) -> bool:
-    """Whether *error* is a cancellation that is none of this run's: the transport awaited something cancelled."""
-    return isinstance(error, anyio.get_cancelled_exc_class()) and not scope.cancel_called and not killed()
+        self.fates.wake_consumer()

@@ -28,6 +28,8 @@ class Source(Protocol):
 
     finite: bool
     """Whether all of it can be given a fate when the batch stops early."""
+    known: Sequence[object]
+    """What can be looked at before anything is pulled."""
 
     async def pull(self, limit: int) -> Sequence[object] | None:
         """Between 1 and *limit* items, as soon as there is one; None at the end. Raises what the iterable raises."""
@@ -48,7 +50,7 @@ class SequenceSource:
     finite = True
 
     def __init__(self, items: Sequence[object]) -> None:
-        self._items = items
+        self.known = self._items = items
         self._position = 0
 
     async def pull(self, limit: int) -> Sequence[object] | None:
@@ -69,6 +71,7 @@ class AsyncSource:
     """An async iterable, pulled one by one: it may be slow, and nothing waits for a chunk to fill."""
 
     finite = False
+    known = ()
 
     def __init__(self, items: AsyncIterable[object]) -> None:
         self._iterable = items
@@ -110,6 +113,7 @@ class Feed:
     """
 
     finite = False
+    known = ()
 
     def __init__(self, on_room: Callable[[], None] | None = None) -> None:
         self._items: deque[object] = deque()

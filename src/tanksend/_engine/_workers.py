@@ -11,21 +11,21 @@ from .._loops import uninterrupted
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from ._entry import Entry
+    from ._entry import Parcel
     from ._run import Run
 
 
 class Worker:
     """A task, and what it was woken for and has not begun yet."""
 
-    __slots__ = ("dismissed", "entry", "event", "leads", "scope")
+    __slots__ = ("dismissed", "event", "leads", "parcel", "scope")
 
-    def __init__(self, entry: Entry | None) -> None:
+    def __init__(self, parcel: Parcel | None) -> None:
         # One scope for all of its life: the run decides when what is on the wire ends, not who cancels the caller.
         self.scope = anyio.CancelScope(shield=True)
         self.event = anyio.Event()
-        self.entry = entry
-        self.leads = entry is None
+        self.parcel = parcel
+        self.leads = parcel is None
         self.dismissed = False
 
 
@@ -42,15 +42,15 @@ class Workers:
         """Whether there are any."""
         return bool(self._all)
 
-    def set_to(self, entry: Entry | None) -> None:
-        """An idle worker, or a new one, makes the attempt for *entry*; with None it waits for the next slots."""
+    def set_to(self, parcel: Parcel | None) -> None:
+        """An idle worker, or a new one, makes the attempt for *parcel*; with None it waits for the next slots."""
         if self._idle:
             worker = self._idle.pop()
-            worker.entry = entry
-            worker.leads = entry is None
+            worker.parcel = parcel
+            worker.leads = parcel is None
             worker.event.set()
         else:
-            worker = Worker(entry)
+            worker = Worker(parcel)
             self._all.add(worker)
             self._tasks.start_soon(uninterrupted(self._work), worker)
 
@@ -72,18 +72,18 @@ class Workers:
             self._gone(worker)
 
     async def _work(self, worker: Worker) -> None:
-        """The life of a worker, which begins with an entry or as leader."""
+        """The life of a worker, which begins with a parcel or as leader."""
         run, lanes = self._run, self._run.lanes
         with worker.scope:
             try:
                 while not worker.dismissed:
-                    entry, worker.entry = worker.entry, None
-                    if entry is None:
+                    parcel, worker.parcel = worker.parcel, None
+                    if parcel is None:
                         worker.leads = False
-                        entry = await lanes.lead(run)
-                    while entry is not None:
-                        await run.attempt(entry, worker.scope)
-                        entry = await lanes.lead(run) if lanes.try_lead(run) else None
+                        parcel = await lanes.lead(run)
+                    while parcel is not None:
+                        await run.attempts.make(parcel, worker.scope)
+                        parcel = await lanes.lead(run) if lanes.try_lead(run) else None
                     if run.leaving:
                         return
                     worker.event = anyio.Event()
@@ -102,4 +102,4 @@ class Workers:
     def _gone(self, worker: Worker) -> None:
         """*worker* has ended, or never began."""
         self._all.discard(worker)
-        self._run.left(worker.entry, led=worker.leads)
+        self._run.left(worker.parcel, led=worker.leads)

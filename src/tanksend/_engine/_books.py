@@ -1,0 +1,323 @@
+"""
+What a run has to do with the ledger.
+
+- Intake asks it what is known of each key: what was sent, or may have been, goes no further.
+- Before a request leaves, the intent to send its messages is claimed, between their slot and the request.
+- Each fate is recorded before its result is handed out; and before a message waits for another attempt, that the last
+  one did not reach anybody, so that a crash during the wait leaves nothing in doubt.
+
+At any time one question of a run is under way; whoever comes meanwhile asks the next one together. At a low rate each
+asks for itself, at a high one a single sync of a disk pays for many.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._loops import uninterrupted
+from .._messages import Message, campaign_key
+from .._results import Status
+from ..exceptions import ElsewhereError, InvalidMessageError, OutcomeUnknownError, Problem
+from ..typing import Claim, LedgerEntry
+from ._errors import MissingKeyError, ledger_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from anyio.abc import TaskGroup
+
+    from .._results import SendResult
+    from ..exceptions import SendError
+    from ..typing import Ledger
+    from ._entry import Entry, Parcel
+    from ._run import Run
+
+NOT_SENT = frozenset({Status.INVALID, Status.SUPPRESSED, Status.FAILED})
+"""Fates that are kept also of messages that were never claimed."""
+LOOK_AHEAD = 100
+"""Waiting messages that are looked up again once somebody else was seen to work on the same batch."""
+NO_KEY = "is not given, and the batch has no campaign= to make one from"
+
+
+class Books:
+    """One run's, where the sender has a ledger."""
+
+    def __init__(self, run: Run, ledger: Ledger, tasks: TaskGroup, *, campaign: str | None, fresh: bool) -> None:
+        self._run = run
+        self._ledger = ledger
+        self._tasks = tasks
+        self._campaign = campaign
+        self._fresh = fresh
+        """Messages without a key get a new one: each call of `Sender.send` is a mail of its own."""
+        self._resend = bool(getattr(run.parts.retry, "resend_unknown", False))
+        self._begun = False
+        self._live: dict[str, Entry] = {}
+        """Who has a key and no fate that the ledger knows."""
+        self._questions: list[_Question] = []
+        self._asking = False
+        self._unwritten: list[tuple[LedgerEntry, Callable[[], None]]] = []
+        self._writing: list[tuple[LedgerEntry, Callable[[], None]]] = []
+        self._wanted: anyio.Event | None = None
+        self._writer: anyio.CancelScope | None = None
+        self._closed = False
+
+    # --- intake -------------------------------------------------------------------------------------------------------
+
+    def check_keys(self, messages: Sequence[object]) -> None:
+        """
+        See that all of *messages* can be told apart.
+
+        Raises:
+            MissingKeyError: One has no key, and there is no campaign.
+        """
+        if self._campaign is None and not self._fresh:
+            for message in messages:
+                if isinstance(message, Message) and message.key is None:
+                    raise MissingKeyError
+
+    async def look_up(self, entries: Sequence[Entry]) -> None:
+        """
+        Give *entries* their keys, and those a fate that have one already.
+
+        Raises:
+            MissingKeyError: As `check_keys`, while nothing of the batch was taken in.
+        """
+        if not self._begun:
+            self.check_keys([entry.message for entry in entries])
+            self._begun = True
+        named = [entry for entry in entries if self._name(entry)]
+        if named and not self._fresh:
+            await self._ask_what_is_known(named)
+
+    def _name(self, entry: Entry) -> bool:
+        """Give *entry* its key; False for what will not be looked up."""
+        if not isinstance(entry.message, Message) or entry.message.key == "":
+            return False  # neither will come further than the checks
+        key = entry.message.key
+        if key is None:
+            if self._campaign is not None:
+                key = campaign_key(self._campaign, entry.message)
+            elif self._fresh:
+                key = secrets.token_hex(16)
+            else:
+                problems = [Problem("key", NO_KEY)]
+                self._run.fates.settle(entry, Status.INVALID, error=InvalidMessageError(problems=problems))
+                return False
+        first = self._live.setdefault(key, entry)
+        entry.key = key
+        if first is entry:
+            return True
+        entry.follows = True
+        first.followers = [*(first.followers or ()), entry]
+        return False
+
+    async def look_again(self) -> None:
+        """Somebody else works on the same batch: see which of the next he has taken."""
+        waiting = self._run.next_waiting(LOOK_AHEAD)
+        if waiting:
+            await self._ask_what_is_known(waiting)
+
+    async def _ask_what_is_known(self, entries: Sequence[Entry]) -> None:
+        try:
+            found = await self._ledger.lookup([entry.key or "" for entry in entries])
+        except Exception as error:  # noqa: BLE001  (a ledger of the caller's own)
+            self._run.fail(ledger_error(error))
+            return
+        for entry in entries:
+            known = found.get(entry.key or "")
+            if known is not None and not entry.settled and not entry.claimed:
+                self._know(entry, known.status, known.message_id)
+
+    def _know(self, entry: Entry, status: Status | None, message_id: str | None = None) -> None:
+        """The ledger says what became of *entry*, whoever had it; None is that somebody works on it."""
+        if status is Status.SENT:
+            self._run.fates.settle(entry, Status.ALREADY_SENT, message_id=message_id)
+        elif entry.unknown is not None and status is None:
+            self._run.fates.settle(entry, Status.UNKNOWN, error=entry.unknown)
+        elif status is None:
+            self._run.fates.settle(entry, Status.ELSEWHERE, error=ElsewhereError())
+        elif status is Status.UNKNOWN and not self._may_resend(entry):
+            earlier = "an earlier run may have sent the message, and the ledger does not know"
+            self._run.fates.settle(entry, Status.UNKNOWN, error=entry.unknown or OutcomeUnknownError(earlier))
+
+    def _may_resend(self, entry: Entry) -> bool:
+        """Whether the caller has chosen to send again what may have arrived."""
+        return self._resend or entry.unknown is not None
+
+    # --- claims -------------------------------------------------------------------------------------------------------
+
+    async def claim(self, parcel: Parcel) -> None:
+        """
+        Make the intent to send *parcel* durable. What somebody else has leaves it, with its fate.
+
+        Raises:
+            SendError: The ledger failed: nothing of the parcel may be sent.
+        """
+        fresh = [entry for entry in parcel.entries if entry.key is not None and not entry.claimed]
+        if not fresh:
+            return
+        answers = await self._answer(_Question(fresh))
+        for entry in fresh:
+            entry.claimed = answers.get(entry.key or "") is Claim.GRANTED
+        lost = [entry for entry in fresh if not entry.claimed]
+        if lost:
+            parcel.entries = [entry for entry in parcel.entries if entry not in lost]
+            await self._lose(lost, answers)
+
+    async def _lose(self, entries: Sequence[Entry], answers: Mapping[str, Claim]) -> None:
+        """Somebody else has *entries*: those that the claim says were sent were, and by which message id."""
+        for entry in entries:
+            answer = answers.get(entry.key or "")
+            if answer is Claim.UNKNOWN:
+                self._know(entry, Status.UNKNOWN)
+            elif answer is not Claim.ALREADY_SENT:
+                self._know(entry, None)
+        sent = [entry for entry in entries if not entry.settled]
+        if sent:
+            await self._ask_what_is_known(sent)
+        for entry in sent:
+            if not entry.settled:
+                self._know(entry, Status.SENT)
+
+    async def _answer(self, question: _Question) -> Mapping[str, Claim]:
+        """Ask, or have somebody ask who asks for several."""
+        self._questions.append(question)
+        if self._asking:
+            await question.turn.wait()
+        if not question.asked:
+            await self._ask_for_all()
+        if question.error is not None:
+            raise question.error
+        return question.answers
+
+    async def _ask_for_all(self) -> None:
+        """Ask for all who wait by now; then it is the turn of the first who came meanwhile."""
+        self._asking = True
+        asked, self._questions = self._questions, []
+        for question in asked:
+            question.asked = True
+            question.error = ledger_error(RuntimeError())  # unless there is an answer
+        try:
+            await self._claim([entry for question in asked for entry in question.entries], asked)
+        finally:
+            for question in asked:
+                question.turn.set()
+            self._asking = bool(self._questions)
+            if self._questions:
+                self._questions[0].turn.set()
+
+    async def _claim(self, entries: Sequence[Entry], asked: Sequence[_Question]) -> None:
+        begun = self._run.parts.clock.monotonic()
+        answers: dict[str, Claim] = {}
+        error: SendError | None = None
+        try:
+            for resend in (False, True):
+                keys = [entry.key or "" for entry in entries if self._may_resend(entry) is resend]
+                if keys:
+                    answers.update(await self._ledger.claim(keys, resend_unknown=resend))
+        except Exception as problem:  # noqa: BLE001  (a ledger of the caller's own)
+            error = ledger_error(problem)
+        self._run.lanes.claims_take(self._run.parts.clock.monotonic() - begun)
+        for question in asked:
+            question.answers, question.error = answers, error
+
+    # --- fates --------------------------------------------------------------------------------------------------------
+
+    def keep(self, entry: Entry, result: SendResult) -> bool:
+        """
+        See that the fate of *entry* is recorded, and then published; False where there is nothing to record.
+
+        What the ledger said itself is not told to it.
+        """
+        status = result.status
+        if not entry.claimed and (status not in NOT_SENT or entry.key is None):
+            return False
+        code = None if result.error is None else result.error.code
+        self._write(entry, status, result.message_id, code, lambda: self._run.fates.publish(entry, result))
+        return True
+
+    def free(self, entry: Entry, error: SendError, then: Callable[[], None]) -> None:
+        """Record that *entry* waits for another attempt, and then do *then*."""
+
+        def freed() -> None:
+            entry.claimed = False
+            then()
+
+        self._write(entry, Status.HELD if entry.unknown is None else Status.UNKNOWN, None, error.code, freed)
+
+    def forget(self, entry: Entry) -> Sequence[Entry]:
+        """The ledger knows what became of *entry*; those that follow it."""
+        if entry.key is not None and self._live.get(entry.key) is entry:
+            del self._live[entry.key]
+        return entry.followers or ()
+
+    def _write(
+        self, entry: Entry, status: Status, message_id: str | None, code: str | None, then: Callable[[], None]
+    ) -> None:
+        now = self._run.parts.clock.wall()
+        self._unwritten.append((LedgerEntry(entry.key or "", status, message_id, code, now), then))
+        if self._writer is None:
+            self._writer = anyio.CancelScope(shield=True)
+            self._tasks.start_soon(uninterrupted(self._write_all))
+        elif self._wanted is not None:
+            self._wanted.set()
+
+    async def _write_all(self) -> None:
+        assert self._writer is not None  # noqa: S101  (made with the task)
+        with self._writer:
+            while await self._something_to_write():
+                self._writing, self._unwritten = self._unwritten, []
+                try:
+                    await self._ledger.record([entry for entry, _ in self._writing])
+                except Exception as error:  # noqa: BLE001  (a ledger of the caller's own)
+                    # What became of them is true all the same, and is told; nothing more is sent.
+                    self._run.fail(ledger_error(error))
+                self._written()
+
+    async def _something_to_write(self) -> bool:
+        while not self._unwritten:
+            if self._closed:
+                return False
+            self._wanted = anyio.Event()
+            await self._wanted.wait()
+            self._wanted = None
+        return True
+
+    def _written(self) -> None:
+        written, self._writing = self._writing, []
+        for _, then in written:
+            then()
+
+    def close(self) -> None:
+        """The run is over."""
+        self._closed = True
+        if self._wanted is not None:
+            self._wanted.set()
+
+    def cut(self) -> None:
+        """Wait for the ledger no longer."""
+        if self._writer is not None:
+            self._writer.cancel()
+
+    def bury(self) -> None:
+        """No task is left: what could not be recorded is told all the same."""
+        while self._writing or self._unwritten:
+            self._writing += self._unwritten
+            self._unwritten = []
+            self._written()
+
+
+class _Question:
+    """Who waits for claims."""
+
+    __slots__ = ("answers", "asked", "entries", "error", "turn")
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self.turn = anyio.Event()
+        self.asked = False
+        self.answers: Mapping[str, Claim] = {}
+        self.error: SendError | None = None

@@ -1,0 +1,141 @@
+"""
+Messages of one run that may share a request: those of one template, sender, configuration set and attachments.
+
+A message that is fresh from intake *gathers*, until there are enough of its kind for a full request, or for at most
+half a second, or until nothing more comes. From then on it is *ripe*: it waits for a slot like every other, and
+whichever gets one takes along those that are ripe, too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .._messages import Priority
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from ..typing import SendRequest
+    from ._entry import Entry
+    from ._run import Run
+
+GATHER_SECONDS = 0.5
+"""The longest that a message waits for others to share a request with."""
+MANY = 64
+"""When to forget the pools that are empty."""
+
+
+def pack_key(request: SendRequest) -> Hashable:
+    """What the messages of one ``SendBulkEmail`` have in common; None for a message that goes alone."""
+    message = request.message
+    if message.template is None:
+        return None
+    return (message.template, request.from_, request.reply_to, request.configuration_set, message.attachments)
+
+
+class Pools:
+    """Those of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._pools: dict[Hashable, Pool] = {}
+        self._packs = hasattr(run.parts.transport, "send_bulk")
+
+    def assign(self, entry: Entry) -> None:
+        """Find the pool of *entry*, as it is now."""
+        if not self._packs or entry.lane is not Priority.BULK or entry.request is None:
+            return
+        key = pack_key(entry.request)
+        entry.pool = None if key is None else self._pools.get(key) or self._new(key)
+
+    def _new(self, key: Hashable) -> Pool:
+        if len(self._pools) >= MANY:
+            self._pools = {name: pool for name, pool in self._pools.items() if not pool.empty}
+        pool = self._pools[key] = Pool(self._run)
+        return pool
+
+    def ripen(self) -> None:
+        """Nothing more comes for now: all that gather may go."""
+        for pool in self._pools.values():
+            pool.ripen()
+
+
+class Pool:
+    """Messages that may share a request."""
+
+    __slots__ = ("_gathering", "_ripe", "_run", "_since", "_timer_set")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._gathering: list[Entry] = []
+        self._since = 0.0
+        self._timer_set = False
+        self._ripe: deque[Entry] = deque()
+        """The oldest first. Some have been taken, or held, meanwhile: what is not `Entry.available` is passed over."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody waits here."""
+        return not self._gathering and not self._ripe
+
+    def gather(self, entry: Entry) -> None:
+        """*entry* is new."""
+        gathering = self._gathering
+        if not gathering:
+            self._since = self._run.parts.clock.monotonic()
+            if not self._timer_set:
+                self._set_timer()
+        gathering.append(entry)
+        if len(gathering) >= self._run.lanes.pack_limit():
+            self.ripen()
+
+    def _set_timer(self) -> None:
+        self._timer_set = True
+        self._run.timers.at(self._since + GATHER_SECONDS, self._time_is_over)
+
+    def _time_is_over(self) -> None:
+        self._timer_set = False
+        if self._gathering:
+            if self._since + GATHER_SECONDS <= self._run.parts.clock.monotonic():
+                self.ripen()
+            else:
+                self._set_timer()
+
+    def ripen(self) -> None:
+        """Those that gather may go."""
+        gathered, self._gathering = self._gathering, []
+        for entry in gathered:
+            self._run.make_ready(entry)
+
+    def add(self, entry: Entry) -> None:
+        """*entry* is ripe, and waits for a slot."""
+        self._ripe.append(entry)
+
+    def _drop_gone(self) -> None:
+        ripe = self._ripe
+        while ripe and not ripe[0].available:
+            ripe.popleft()
+
+    def load(self, limit: int) -> tuple[int, int]:
+        """Recipients that would go with the next request of at most *limit*, and how many of them are uncounted."""
+        self._drop_gone()
+        weight = uncounted = 0
+        for entry in self._ripe:
+            if weight >= limit:
+                break
+            if entry.available and weight + entry.weight <= limit:
+                weight += entry.weight
+                uncounted += entry.uncounted
+        return weight, uncounted
+
+    def fill(self, entries: list[Entry], room: int) -> None:
+        """Take out those that go with *entries*, as many as have at most *room* recipients in all."""
+        while room > 0:
+            self._drop_gone()
+            if not self._ripe or self._ripe[0].weight > room:
+                return
+            entry = self._ripe.popleft()
+            entry.available = False
+            room -= entry.weight
+            entries.append(entry)
