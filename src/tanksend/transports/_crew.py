@@ -108,6 +108,7 @@ class Crew:
             if self._queued > self._idle and len(self._threads) < self._size:
                 thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._threads.add(thread)
+                self._idle += 1  # It will be, at once.
                 thread.start()
             self._queue.put(job)
 
@@ -120,30 +121,29 @@ class Crew:
         while (job := self._take()) is not None:
             if job.wanted:
                 job.do()
-                self._tell(job)
+            self._finish(job)
             del job  # Or the message would live until the next one comes.
 
     def _take(self) -> _Job[Any] | None:
-        with self._lock:
-            self._idle += 1
         job = _next(self._queue, self._idle_seconds)
         with self._lock:
-            self._idle -= 1
             # Another look, with nobody putting: what came in the moment between was left to this thread.
             job = job or _next(self._queue)
+            self._idle -= 1
             if job is None:
                 self._threads.discard(threading.current_thread())
             else:
                 self._queued -= 1
         return job
 
-    def _tell(self, job: _Job[Any]) -> None:
+    def _finish(self, job: _Job[Any]) -> None:
+        """Be free again, and tell the job's loop, unless it has been called and has not looked yet."""
         with self._lock:
+            self._idle += 1
             events = self._done.setdefault(job.loop, [])
             events.append(job.done)
-            if len(events) > 1:
-                return  # The loop has been called and has not looked yet.
-        if not call_soon(job.loop, functools.partial(self._wake, job.loop)):
+            called = len(events) > 1
+        if not called and not call_soon(job.loop, functools.partial(self._wake, job.loop)):
             with self._lock:
                 self._done.pop(job.loop, None)
 
