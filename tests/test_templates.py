@@ -19,6 +19,7 @@ from tanksend.exceptions import InvalidMessageError, Problem
 
 GREETING = Template(subject="Hi {{name}}", text="Dear {{name}}, your plan is {{plan}}.", html="<p>Dear {{name}}")
 STORED = Template(name="welcome")
+MADE = b"From: a@example.com\r\nTo: kim@example.com\r\nSubject: Hi\r\n\r\nHello"
 
 
 def make(template=GREETING, **fields):
@@ -307,6 +308,9 @@ def test_a_templated_message():
         (TypeError, lambda: Message("a@example.com", "", template="welcome")),
         (TypeError, lambda: make(data=[("name", "Kim")])),
         (TypeError, lambda: Message("a@example.com", "Hi", mime=b"bytes")),
+        (ValueError, lambda: Message.from_mime(MADE, text="Hi")),
+        (ValueError, lambda: Message.from_mime(MADE, html="Hi")),
+        (ValueError, lambda: Message.from_mime(MADE, template=STORED)),
     ],
 )
 def test_mistakes_of_the_program(error, build):
