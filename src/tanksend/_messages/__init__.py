@@ -362,9 +362,7 @@ class Message:
         yield from template.data_problems(self.data)
         for position, attachment in enumerate(self.attachments):
             if attachment.method is not None:
-                yield Problem(
-                    f"attachments[{position}]", "is an invitation, which no templated mail can carry"
-                )
+                yield Problem(f"attachments[{position}]", "is an invitation, which no templated mail can carry")
 
     def _attachment_problems(self) -> Iterable[Problem]:
         parts = len(self.attachments) + (self.text is not None) + (self.html is not None)
