@@ -3,7 +3,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from tanksend import Message
+from tanksend import Message, Template
+from tanksend._results import Receipt
 from tanksend.exceptions import (
     AccessDeniedError,
     DailyQuotaExceededError,
@@ -13,9 +14,9 @@ from tanksend.exceptions import (
     ServiceUnavailableError,
     ThrottlingError,
 )
-from tanksend.testing import FakeClock, Faults, SimulatedSES, check_transport
+from tanksend.testing import FakeClock, Faults, RecordingTransport, SimulatedSES, check_transport
 from tanksend.testing._checks import sample_request
-from tanksend.typing import AccountSource, SendRequest, Transport
+from tanksend.typing import AccountSource, BulkRequest, BulkTransport, SendRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +87,55 @@ async def test_lost_answers_are_unknown(fault):
     assert isinstance(caught.value, OutcomeUnknownError)
 
 
+def bulk(*names):
+    """A bulk request of one template, and a message to each name."""
+    template = Template(subject="Hello {{name}}", text="Dear {{name}}")
+    messages = [
+        Message.from_template(template, to=f"{name}@example.com", data={"name": name}, tags={"who": name})
+        for name in names
+    ]
+    from_ = sample_request().from_
+    return BulkRequest(tuple(SendRequest(each, from_, each.to, tags=each.tags) for each in messages))
+
+
+async def test_several_messages_in_one_request():
+    """Each has an outcome of its own, in order, read as from the wire."""
+    ses = SimulatedSES(rate=2, faults=Faults(entries=[None, "entry-transient"]))
+    first, second, third, fourth = await ses.transport(FakeClock()).send_bulk(bulk("a", "b", "c", "d"))
+    assert [first.message_id, third.message_id] == [item.message_id for item in ses.inbox]
+    assert [item.subject for item in ses.inbox] == ["Hello a", "Hello c"]
+    assert [(item.text, item.tags) for item in ses.inbox] == [("Dear a", {"who": "a"}), ("Dear c", {"who": "c"})]
+    assert isinstance(second, SendError)
+    assert isinstance(fourth, ThrottlingError)
+    assert (ses.counts.bulk_sends, ses.counts.entries) == (1, 4)
+
+
+async def test_several_messages_that_are_refused_or_lost_together():
+    """Then the request has the error."""
+    ses = SimulatedSES(deny=["ses:SendBulkEmail"])
+    transport = ses.transport(FakeClock())
+    with pytest.raises(AccessDeniedError):
+        await transport.send_bulk(bulk("a", "b"))
+    ses.deny.clear()
+    ses.faults = Faults(["reset-after", "no-id"])
+    with pytest.raises(OutcomeUnknownError):
+        await transport.send_bulk(bulk("a", "b"))
+    outcomes = await transport.send_bulk(bulk("c", "d"))
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknownError] * 2
+    assert [item.data["name"] for item in ses.inbox] == ["a", "b", "c", "d"]
+
+
+async def test_the_recording_transport_takes_several_messages_too():
+    """It keeps the request, and each message as if it had come alone."""
+    transport: BulkTransport = RecordingTransport([None, ThrottlingError(), Receipt("mine")])
+    request = bulk("a", "b", "c")
+    first, second, third = await transport.send_bulk(request)
+    assert (first, third) == (Receipt("recorded-1"), Receipt("mine"))
+    assert isinstance(second, ThrottlingError)
+    assert (transport.bulk, transport.requests) == ([request], list(request.requests))
+    assert transport.recipients == ["a@example.com", "c@example.com"]
+
+
 async def test_time_goes_by_the_clock():
     """Latency, slow answers and silence take their time on the fake clock; the quotas go by it."""
     clock = FakeClock(start=0.0)
@@ -109,7 +159,7 @@ async def test_time_goes_by_the_clock():
 
 async def test_without_a_clock_it_takes_the_systems():
     """And it is a transport and an account source by their Protocols."""
-    transport: Transport = SimulatedSES().transport()
+    transport: BulkTransport = SimulatedSES().transport()
     source: AccountSource = SimulatedSES().transport()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(transport.send, sample_request())

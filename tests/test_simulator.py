@@ -337,7 +337,7 @@ def test_settings_can_change_at_a_given_send():
         ({"Content": {"Simple": {}, "Raw": {}}}, "BadRequestException"),
         ({"Content": {"Simple": {}}}, "BadRequestException"),
         ({"Content": {"Simple": {}}, "FromEmailAddress": 7}, "SerializationException"),
-        ({"Content": {"Template": {"TemplateName": "welcome"}}}, "NotFoundException"),
+        ({"Content": {"Template": {"TemplateName": "welcome"}}}, "BadRequestException"),
         (body(to=()), "BadRequestException"),
         (body(to=[7]), "SerializationException"),
         (body(EmailTags=["x"]), "SerializationException"),
@@ -414,6 +414,23 @@ def test_raw_content_names_sender_recipients_tags_and_set_in_its_headers():
     (item,) = account.inbox
     assert (item.sender, item.recipients) == ("Tank <a@x.com>", ("b@x.com", "c@x.com", "d@x.com"))
     assert (item.tags, item.configuration_set, item.subject) == ({"a": "1", "b": "2"}, "main", "Hi")
+
+
+def test_the_inbox_has_text_html_and_headers_of_every_kind_of_content():
+    """Raw content is read when it is asked for."""
+    account = SimulatedAccount()
+    parts = {"Body": {"Text": {"Data": "Hello"}}, "Headers": [{"Name": "X-A", "Value": "1"}]}
+    send(account, body(simple=parts))
+    send(account, body(simple={"Body": {"Html": {"Data": "<p>"}}}))
+    send(account, raw(
+        'From: a@x.com\nTo: b@x.com\nX-A: 2\nContent-Type: multipart/mixed; boundary="b"\n\n'
+        "--b\nContent-Type: text/html\nContent-Disposition: attachment\n\nno\n"
+        "--b\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64\n\n7JWI64WV\n--b--\n"
+    ))  # fmt: skip
+    simple, html, mime = account.inbox
+    assert (simple.text, simple.html, simple.headers) == ("Hello", None, {"X-A": "1"})
+    assert (html.text, html.html, html.headers) == (None, "<p>", {})
+    assert (mime.text, mime.html, mime.headers["X-A"]) == ("안녕", None, "2")
 
 
 def test_the_feedback_address_must_be_verified_too():

@@ -85,13 +85,17 @@ class Refusal(Exception):  # noqa: N818  (it is an answer, not a failure)
         code: SES's code.
         message: SES's text; None writes ``null``, as SES does for some.
         iam: Written by the layer before SES, whose body says ``Message`` instead of ``message``.
+        status: What the entry of a SendBulkEmail request is answered with, if it is an entry that is refused.
     """
 
-    def __init__(self, code: str, message: str | None = None, *, iam: bool = False) -> None:
+    def __init__(
+        self, code: str, message: str | None = None, *, iam: bool = False, status: str = "INVALID_PARAMETER"
+    ) -> None:
         super().__init__(code)
         self.code = code
         self.message = message
         self.iam = iam
+        self.status = status
 
     def answer(self, request_id: str) -> Answer:
         """The refusal as SES writes it. Source: SES API v2 reference, "Common Errors", and Smithy REST-JSON."""

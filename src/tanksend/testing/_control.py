@@ -1,15 +1,15 @@
-"""The control plane of the simulated account: GetAccount, identities, and the account's suppression list."""
+"""The control plane of the simulated account but for its templates: GetAccount, identities, its suppression list."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import attrs
 
+from . import _template_control
 from ._answers import Refusal, bad_request
+from ._paging import page_size, position, token
 from ._submission import load, text_at
 from ._syntax import mailbox
 
@@ -109,6 +109,8 @@ def find(request: Request) -> tuple[str, Callable[[SimulatedAccount, Request], C
         return "ses:GetAccount", get_account
     if request.path.startswith(_IDENTITIES) and request.method == "GET":
         return "ses:GetEmailIdentity", get_identity
+    if request.path.startswith(_template_control.TEMPLATES):
+        return _template_control.find(request)
     if request.path == _ADDRESSES:
         return _LIST_ACTIONS.get(request.method)
     if request.path.startswith(f"{_ADDRESSES}/"):
@@ -198,20 +200,13 @@ def list_suppressed(account: SimulatedAccount, request: Request) -> Content:
         reasons=asked.get("Reason", ()),
         since=_moment(asked, "StartDate", float("-inf")),
         until=_moment(asked, "EndDate", float("inf")),
-        after=_behind(asked.get("NextToken", [""])[-1]),
-        size=_page_size(asked),
+        after=position(asked),
+        size=page_size(asked, _MOST_PER_PAGE),
     )
     content: Content = {"SuppressedDestinationSummaries": [entry.as_json() for entry in found]}
     if more:
-        content["NextToken"] = base64.urlsafe_b64encode(found[-1].address.encode()).decode()
+        content["NextToken"] = token(found[-1].address)
     return content
-
-
-def _page_size(asked: dict[str, list[str]]) -> int:
-    text = asked.get("PageSize", [str(_MOST_PER_PAGE)])[-1]
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST_PER_PAGE:
-        raise bad_request("PageSize must be between 1 and 1000.")
-    return int(text)
 
 
 def _moment(asked: dict[str, list[str]], name: str, otherwise: float) -> float:
@@ -230,13 +225,6 @@ def _moment(asked: dict[str, list[str]], name: str, otherwise: float) -> float:
     except ValueError:
         raise bad_request(f"{name} is not a date.") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
-
-
-def _behind(token: str) -> str:
-    try:
-        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise Refusal("InvalidNextTokenException", "The specified request includes an invalid token.") from None
 
 
 _LIST_ACTIONS = {

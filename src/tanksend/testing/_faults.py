@@ -2,7 +2,8 @@
 What can go wrong on the way to SES, on purpose.
 
 Each name says when it strikes. "before" faults leave the message unaccepted; the others accept it, unless the account
-refuses it by itself: then the refusal is the answer and no fault is injected.
+refuses it by itself: then the refusal is the answer and no fault is injected. A SendBulkEmail request is struck as a
+whole, and the "entry" faults strike its entries one by one.
 
 ==================  ====================================================================================
 name                what happens
@@ -22,6 +23,9 @@ silent              accepted, and no answer ever comes
 garbage             accepted; 200 with a body that is no JSON
 no-id               accepted; 200 without a MessageId
 slow                accepted; the answer comes one byte at a time
+entry-throttled     the entry has ACCOUNT_THROTTLED, whatever the rate; not accepted
+entry-transient     the entry has TRANSIENT_FAILURE; not accepted
+entry-failed        the entry has FAILED; not accepted
 ==================  ====================================================================================
 """
 
@@ -31,7 +35,7 @@ import random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Set as AbstractSet
 
 BEFORE = frozenset({"reset-before", "close-before", "silent-before", "500", "503", "503-bare", "throttle"})
 AFTER = frozenset(
@@ -46,7 +50,13 @@ AFTER = frozenset(
         "slow",
     }
 )
-NAMES = BEFORE | AFTER
+# What each entry fault answers: a status and a text.
+ENTRY = {
+    "entry-throttled": ("ACCOUNT_THROTTLED", "Maximum sending rate exceeded."),
+    "entry-transient": ("TRANSIENT_FAILURE", "The request has failed due to a temporary failure of the server."),
+    "entry-failed": ("FAILED", "The request processing has failed because of an unknown error."),
+}
+NAMES = BEFORE | AFTER | ENTRY.keys()
 
 
 class Faults:
@@ -54,8 +64,12 @@ class Faults:
     Which fault strikes which send.
 
     Args:
-        script: One entry per SendEmail request, None for none; when it is used up, *probability* decides.
-        probability: Chance of each fault per request; together at most 1.
+        script: One name per SendEmail or SendBulkEmail request, None for none; when it is used up, *probability*
+            decides.
+        probability: Chance of each fault per request; together at most 1. Of the entry faults, the chance per entry
+            of SendBulkEmail requests; these too are together at most 1.
+        entries: One name of an entry fault per entry of SendBulkEmail requests, None for none; when it is used up,
+            *probability* decides.
         seed: Of the chances, so that a run can be repeated.
 
     Raises:
@@ -67,37 +81,56 @@ class Faults:
         script: Iterable[str | None] = (),
         *,
         probability: Mapping[str, float] | None = None,
+        entries: Iterable[str | None] = (),
         seed: int = 0,
     ) -> None:
-        self._script: Iterator[str | None] = iter(script)
-        self._chances = dict(probability or {})
-        self._random = random.Random(seed)  # noqa: S311  (repeatable, no secret)
-        for name in self._chances:
-            _known(name)
-        if not all(chance >= 0 for chance in self._chances.values()) or sum(self._chances.values()) > 1:
-            raise ValueError("the chances of the faults must be positive and together at most 1")
+        given = dict(probability or {})
+        for name in given:
+            _known(name, NAMES)
+        # Entries have chances of their own, so that the faults of whole requests do not depend on how many there are.
+        self._requests = _Draw(script, given, BEFORE | AFTER, random.Random(seed))  # noqa: S311  (no secret)
+        self._entries = _Draw(entries, given, ENTRY.keys(), random.Random(f"entries {seed}"))  # noqa: S311
 
     def draw(self) -> str | None:
         """The fault for the next send."""
-        try:
-            name = next(self._script)
-        except StopIteration:
-            return self._by_chance() if self._chances else None
-        return None if name is None else _known(name)
+        return self._requests.draw()
+
+    def draw_entry(self) -> str | None:
+        """The fault for the next entry of a SendBulkEmail request."""
+        return self._entries.draw()
+
+    def __repr__(self) -> str:
+        return f"<Faults {self._requests.chances | self._entries.chances}>"
+
+
+class _Draw:
+    """A script, then chances."""
+
+    def __init__(
+        self, script: Iterable[str | None], given: Mapping[str, float], names: AbstractSet[str], dice: random.Random
+    ) -> None:
+        self._script: Iterator[str | None] = iter(script)
+        self._names = names
+        self._dice = dice
+        self.chances = {name: chance for name, chance in given.items() if name in names}
+        if not all(chance >= 0 for chance in self.chances.values()) or sum(self.chances.values()) > 1:
+            raise ValueError("the chances of the faults must be positive and together at most 1")
+
+    def draw(self) -> str | None:
+        for name in self._script:
+            return None if name is None else _known(name, self._names)
+        return self._by_chance() if self.chances else None
 
     def _by_chance(self) -> str | None:
-        point = self._random.random()
-        for name, chance in self._chances.items():
+        point = self._dice.random()
+        for name, chance in self.chances.items():
             point -= chance
             if point < 0:
                 return name
         return None
 
-    def __repr__(self) -> str:
-        return f"<Faults {self._chances}>"
 
-
-def _known(name: str) -> str:
-    if name not in NAMES:
-        raise ValueError(f"no fault is called {name!r}; there are {', '.join(sorted(NAMES))}")
+def _known(name: str, names: AbstractSet[str]) -> str:
+    if name not in names:
+        raise ValueError(f"no fault is called {name!r}; there are {', '.join(sorted(names))}")
     return name

@@ -6,20 +6,23 @@ from typing import TYPE_CHECKING
 
 from .._classify import parse_v2_error
 from .._clock import SystemClock
-from .._payload import ACCOUNT_PATH, SEND_PATH, PayloadWriter, parse_account, parse_receipt
+from .._payload import ACCOUNT_PATH, BULK_PATH, SEND_PATH, PayloadWriter, parse_account, parse_bulk, parse_receipt
 from ..exceptions import OutcomeUnknownError
 from ._answers import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .._results import Receipt
-    from ..typing import Account, Clock, SendRequest
+    from ..exceptions import SendError
+    from ..typing import Account, BulkRequest, Clock, SendRequest
     from ._answers import Answer
     from ._server import SimulatedSES
 
 
 class SimulatedTransport:
     """
-    A `Transport` and `AccountSource` that hands requests to a `SimulatedSES` in memory.
+    A `BulkTransport` and `AccountSource` that hands requests to a `SimulatedSES` in memory.
 
     The bodies are the ones that go on the wire, and the answers are read as those from the wire. Made by
     `SimulatedSES.transport`.
@@ -51,6 +54,20 @@ class SimulatedTransport:
         if answer.status == 200:
             return parse_receipt(answer.body, headers)
         senders = (request.from_.email,)
+        raise parse_v2_error(answer.status, headers, answer.body, senders=senders, region=self._ses.region)
+
+    async def send_bulk(self, request: BulkRequest) -> Sequence[Receipt | SendError]:
+        """
+        Hand several templated messages over in one request.
+
+        Raises:
+            SendError: The simulated SES refused it as a whole, or a fault struck.
+        """
+        answer = await self._ask("POST", BULK_PATH, self._writer.send_bulk(request))
+        headers = _lowered(answer)
+        senders = {each.from_.email for each in request.requests}
+        if answer.status == 200:
+            return parse_bulk(answer.body, headers, len(request.requests), senders=senders)
         raise parse_v2_error(answer.status, headers, answer.body, senders=senders, region=self._ses.region)
 
     async def account(self) -> Account:

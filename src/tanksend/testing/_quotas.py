@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Literal
+
+import attrs
 
 UNLIMITED = -1
 DAY = 86_400.0
@@ -85,3 +88,34 @@ class DailyQuota:
         if recipients:
             self._taken.append((now, recipients))
             self._sum += recipients
+
+
+@attrs.define
+class Quotas:
+    """Both quotas of one account. What either refuses is charged to neither."""
+
+    strict: StrictRate = attrs.field(init=False, factory=StrictRate)
+    debt: DebtRate = attrs.field(init=False, factory=DebtRate)
+    daily: DailyQuota = attrs.field(init=False, factory=DailyQuota)
+
+    def take(
+        self, recipients: int, counted: int, *, rate: float, quota: float, strict: bool, now: float
+    ) -> Literal["rate", "day"] | None:
+        """
+        Charge one message, and say which quota has no room for it, None when both have.
+
+        Args:
+            recipients: All of them; the rate counts all.
+            counted: Those that count against the daily quota.
+            rate: Recipients per second.
+            quota: Recipients per 24 hours.
+            strict: Which reading of both.
+            now: In seconds.
+        """
+        if not self.daily.has_room(counted, quota, now, strict=strict):
+            return "day"
+        meter = self.strict if strict else self.debt
+        if not meter.take(recipients, rate, now):
+            return "rate"
+        self.daily.charge(counted, now)
+        return None

@@ -52,7 +52,19 @@ def raw_submission(content: Mapping[str, Any]) -> Submission:
         identities=[mailbox(str(return_path))] if return_path else [],
         mailboxes=[],
         content=content,
+        headers={name: str(value) for name, value in mime.items()},
     )
+
+
+def raw_part(content: Mapping[str, Any], subtype: str) -> str | None:
+    """The first part of raw content that is of ``text/``*subtype* and no attachment, decoded."""
+    mime = message_from_bytes(_decoded(text_at(object_at(object_at(content, "Content"), "Raw"), "Data")))
+    for part in mime.walk():
+        if part.get_content_type() == f"text/{subtype}" and part.get_content_disposition() != "attachment":
+            data = part.get_payload(decode=True)
+            charset = part.get_content_charset("utf-8")
+            return data.decode(charset, "replace") if isinstance(data, bytes) else None
+    return None
 
 
 def _optional(value: object) -> str | None:

@@ -11,19 +11,20 @@ from .._results import Receipt
 from ..exceptions import SendError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from ..typing import Clock, SendRequest
+    from ..typing import BulkRequest, Clock, SendRequest
 
 Outcome: TypeAlias = Receipt | SendError | None
 
 
 class RecordingTransport:
     """
-    A `Transport` for tests of a program that sends mail.
+    A `BulkTransport` for tests of a program that sends mail.
 
-    ``requests`` holds every attempt, ``sent`` those that were answered with a receipt. It is not paced: a `Sender`
-    without a limiter of its own sends through it as fast as it can.
+    ``requests`` holds every attempt, ``sent`` those that were answered with a receipt, ``bulk`` the requests that
+    carried several messages, which are in ``requests`` one by one too. It is not paced: a `Sender` without a limiter
+    of its own sends through it as fast as it can.
 
     Args:
         outcome: What comes of each attempt, None for success with a made-up message id. Either one outcome after the
@@ -48,6 +49,7 @@ class RecordingTransport:
             raise ValueError("a delay needs a clock")
         self.requests: list[SendRequest] = []
         self.sent: list[SendRequest] = []
+        self.bulk: list[BulkRequest] = []
         self.closed = 0
         self._outcome = outcome if callable(outcome) else _one_after_the_other(outcome)
         self._clock = clock
@@ -70,15 +72,32 @@ class RecordingTransport:
             SendError: The outcome said so.
         """
         self.requests.append(request)
+        await self._take_time()
+        outcome = self._judge(request)
+        if isinstance(outcome, SendError):
+            raise outcome
+        return outcome
+
+    async def send_bulk(self, request: BulkRequest) -> Sequence[Receipt | SendError]:
+        """Keep several messages that travel together, each with an outcome of its own."""
+        self.bulk.append(request)
+        self.requests.extend(request.requests)
+        await self._take_time()
+        return [self._judge(each) for each in request.requests]
+
+    async def _take_time(self) -> None:
         if self._clock is not None and self._delay > 0:
             await self._clock.sleep(self._delay)
         else:
             await anyio.lowlevel.checkpoint()
+
+    def _judge(self, request: SendRequest) -> Receipt | SendError:
         outcome = self._outcome(request)
-        if isinstance(outcome, SendError):
-            raise outcome
-        self.sent.append(request)
-        return Receipt(f"recorded-{next(self._numbers)}") if outcome is None else outcome
+        if outcome is None:
+            outcome = Receipt(f"recorded-{next(self._numbers)}")
+        if isinstance(outcome, Receipt):
+            self.sent.append(request)
+        return outcome
 
     async def aclose(self) -> None:
         """Count how often it was closed."""

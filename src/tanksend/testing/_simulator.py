@@ -16,25 +16,24 @@ import attrs
 
 from . import _control
 from ._answers import Answer, Refusal, Request, success
-from ._control import SuppressionList, covers
+from ._bulk import BULK_PATH, Spelling, send_bulk, struck
+from ._control import SuppressionList
 from ._faults import BEFORE, Faults
 from ._inbox import Counts, Delivered, Event, FaultRecord, Inbox
-from ._quotas import DailyQuota, DebtRate, StrictRate
+from ._quotas import Quotas
+from ._sending import TOO_FAST, TOO_MANY, send_email
 from ._signatures import Credential, SignatureCheck
-from ._submission import Submission, check_addresses, check_content, check_lengths, load, submission
-from ._syntax import simulated_mailbox
+from ._submission import load, submission
+from ._templates import TemplateStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from .._messages import Template
+
 SEND_PATH = "/v2/email/outbound-emails"
-_TOO_FAST = "Maximum sending rate exceeded."
-_TOO_MANY = "Daily message quota exceeded."
-_AWS_ACCOUNT = "123456789012"
-_PAUSED_BY_AWS = (
-    "Sending paused for this account. For more information, please check the inbox of the email address"
-    " associated with your AWS account."
-)
+# How many times the control plane's rate an action is allowed. Source: SES API v2 reference, "GetEmailTemplate".
+_QUICKER = {"ses:GetEmailTemplate": 50}
 _BAD_CREDENTIALS = frozenset(
     {
         "ExpiredTokenException",
@@ -45,15 +44,6 @@ _BAD_CREDENTIALS = frozenset(
         "UnrecognizedClientException",
     }
 )
-_SIMULATOR_EVENTS = {
-    "bounce": ("Bounce",),
-    "complaint": ("Delivery", "Complaint"),
-    "ooto": ("Delivery", "AutoReply"),
-    "success": ("Delivery",),
-    "suppressionlist": ("Bounce",),
-}
-# The harmless file that every virus scanner must find: the only way to see SES's Reject event.
-_EICAR = b"$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$"
 _HTML = b"<html><body><h1>503 Service Temporarily Unavailable</h1></body></html>"
 
 Wire = Literal["answer", "reset", "close", "silent", "slow"]
@@ -92,6 +82,10 @@ def _listed(addresses: Iterable[str] | SuppressionList) -> SuppressionList:
     return listed
 
 
+def _stored(templates: Mapping[str, Template | Mapping[str, str]] | TemplateStore) -> TemplateStore:
+    return templates if isinstance(templates, TemplateStore) else TemplateStore(templates)
+
+
 # Source: SES Developer Guide, "Service quotas", for the sandbox; the others are the classic starting values.
 def _usual_rate(account: SimulatedAccount) -> float:
     return 1.0 if account.sandbox else 14.0
@@ -122,7 +116,10 @@ class SimulatedAccount:
         configuration_sets: Those that exist; None: all do.
         paused_sets: Configuration sets whose sending is paused.
         mail_from_failed: Domains whose custom MAIL FROM domain has lost its MX record.
-        deny: IAM actions that are refused, such as ``ses:SendEmail`` (raw content needs ``ses:SendRawEmail``).
+        templates: Stored templates by name: each a `Template`, or a mapping of ``Subject``, ``Text`` and ``Html``.
+        deny: IAM actions that are refused, such as ``ses:SendEmail``. Raw content needs ``ses:SendRawEmail``, a
+            template ``ses:SendTemplatedEmail``, and SendBulkEmail both ``ses:SendBulkEmail`` and
+            ``ses:SendBulkTemplatedEmail``.
         denied_by: ``iam`` or ``ses``: who words the denial. Both occur, with different bodies.
         sending_enabled: False: the owner has paused the account.
         enforcement: ``HEALTHY``, ``PROBATION``, or ``SHUTDOWN``: AWS has paused it.
@@ -131,9 +128,14 @@ class SimulatedAccount:
         verify_signatures: Recompute Signature Version 4 and refuse what does not match.
         credentials: Access keys that are known, when signatures are verified.
         signature_code: What a mismatch is called; ``SignatureDoesNotMatch`` has been seen too.
-        control_rate: Requests per second of each control-plane action; None for no limit.
+        control_rate: Requests per second of each control-plane action; None for no limit. ``ses:GetEmailTemplate``
+            is allowed 50 times as many.
+        bulk_refuses: How SendBulkEmail refuses what concerns account, configuration set, template or identity:
+            ``call`` with an error, ``entries`` with a status for each entry.
+        bulk_spelling: How the statuses of entries are spelled: ``v2`` as version 2 of the API lists them, ``prose`` as
+            it describes them, ``v1`` as version 1 has them.
         faults: What goes wrong on purpose.
-        keep_bodies: Keep each accepted request's JSON in the inbox; turn it off for big runs.
+        keep_bodies: Keep each accepted request's JSON, headers and data in the inbox; turn it off for big runs.
     """
 
     sandbox: bool = False
@@ -146,6 +148,7 @@ class SimulatedAccount:
     configuration_sets: set[str] | None = attrs.field(default=None, converter=_names_or_none)
     paused_sets: set[str] = attrs.field(factory=set, converter=_names)
     mail_from_failed: set[str] = attrs.field(factory=set, converter=_lowered)
+    templates: TemplateStore = attrs.field(factory=TemplateStore, converter=_stored)
     deny: set[str] = attrs.field(factory=set, converter=_names)
     denied_by: Literal["iam", "ses"] = attrs.field(default="iam", validator=attrs.validators.in_(("iam", "ses")))
     sending_enabled: bool = True
@@ -156,6 +159,10 @@ class SimulatedAccount:
     credentials: dict[str, Credential] = attrs.field(factory=dict)
     signature_code: str = "InvalidSignatureException"
     control_rate: float | None = None
+    bulk_refuses: Literal["call", "entries"] = attrs.field(
+        default="call", validator=attrs.validators.in_(("call", "entries"))
+    )
+    bulk_spelling: Spelling = attrs.field(default="v2", validator=attrs.validators.in_(("v2", "prose", "v1")))
     faults: Faults = attrs.field(factory=Faults)
     keep_bodies: bool = True
 
@@ -163,9 +170,8 @@ class SimulatedAccount:
     counts: Counts = attrs.field(init=False, factory=Counts)
     events: list[Event] = attrs.field(init=False, factory=list)
     fault_log: list[FaultRecord] = attrs.field(init=False, factory=list)
-    _strict: StrictRate = attrs.field(init=False, factory=StrictRate)
-    _debt: DebtRate = attrs.field(init=False, factory=DebtRate)
-    _daily: DailyQuota = attrs.field(init=False, factory=DailyQuota)
+    quotas: Quotas = attrs.field(init=False, factory=Quotas)
+    number: str = attrs.field(init=False, default="123456789012")
     _signatures: SignatureCheck = attrs.field(init=False, default=attrs.Factory(_signature_check, takes_self=True))
     _asked: dict[str, float] = attrs.field(init=False, factory=dict)
     _hooks: dict[int, Callable[[], object]] = attrs.field(init=False, factory=dict)
@@ -182,10 +188,16 @@ class SimulatedAccount:
     def sent_last_24_hours(self, now: float) -> int:
         """Recipients that count against the daily quota at *now*, by the simulator's monotonic clock."""
         self._start(now)
-        return self._daily.spent(now)
+        return self.quotas.daily.spent(now)
 
     def at_send(self, number: int, action: Callable[[], object]) -> None:
-        """Call *action*, in the simulator's thread, when the SendEmail request *number* (from 1) has arrived."""
+        """
+        Call *action*, in the simulator's thread, when the send *number* has arrived.
+
+        Args:
+            number: From 1; SendEmail and SendBulkEmail requests are counted together.
+            action: It may change any setting.
+        """
         self._hooks[number] = action
 
     def doubled(self, *, tag: str | None = None) -> dict[Any, int]:
@@ -196,16 +208,16 @@ class SimulatedAccount:
 
     def draw_fault(self, method: str, path: str) -> str | None:
         """The fault for a request whose head has arrived; only sends have any."""
-        if path != SEND_PATH or method != "POST":
+        if method != "POST" or path not in _SENDS:
             return None
         with self._lock:
             return self.faults.draw()
 
-    def cut(self, fault: str) -> None:
+    def cut(self, fault: str, path: str = SEND_PATH) -> None:
         """Note a send that was cut off before its body was there, so that nobody knows whose it was."""
         with self._lock:
-            self._count_send()
-            self._note(FaultRecord(fault, accepted=False))
+            self._count_send(path)
+            self._note(fault, [FaultRecord(fault, accepted=False)])
 
     def exchange(self, request: Request, fault: str | None = None) -> Exchange:
         """Take a whole request, and say what goes back and how."""
@@ -213,16 +225,17 @@ class SimulatedAccount:
             self.counts.requests += 1
             if fault is not None and fault in BEFORE:
                 return self._before(fault, request)
+            before = len(self.inbox)
             answer = self._handle(request)
             if fault is None or answer.error is not None:
                 return Exchange(answer)
-            return self._after(fault, answer)
+            return self._after(fault, request, answer, self.inbox.since(before))
 
     # --- faults ---
 
     def _before(self, fault: str, request: Request) -> Exchange:
-        self._count_send()
-        self._note(_record(fault, request.body))
+        self._count_send(request.path)
+        self._note(fault, _struck(fault, request))
         if fault in _CODED:
             refusal = _CODED[fault]
             return Exchange(self._refused(refusal, self._request_id()))
@@ -231,9 +244,11 @@ class SimulatedAccount:
         wire: Wire = "reset" if fault == "reset-before" else "close" if fault == "close-before" else "silent"
         return Exchange(None, wire)
 
-    def _after(self, fault: str, answer: Answer) -> Exchange:
-        item = self.inbox[-1]
-        self._note(FaultRecord(fault, accepted=True, recipients=item.recipients, tags=item.tags, subject=item.subject))
+    def _after(self, fault: str, request: Request, answer: Answer, taken: list[Delivered]) -> Exchange:
+        if request.path == BULK_PATH:
+            self._note(fault, struck(fault, request.body, [item.entry for item in taken]))
+        else:
+            self._note(fault, [_accepted(fault, item) for item in taken])
         if fault in _LOST:
             return Exchange(None, _LOST[fault])
         if fault == "slow":
@@ -249,24 +264,33 @@ class SimulatedAccount:
             return _BARE
         return _CODED["500"].answer(self._request_id())
 
-    def _note(self, record: FaultRecord) -> None:
-        self.counts.faults[record.name] += 1
-        self.fault_log.append(record)
+    def _note(self, fault: str, records: list[FaultRecord]) -> None:
+        self.counts.faults[fault] += 1
+        self.fault_log.extend(records)
 
     # --- requests ---
 
     def _start(self, now: float) -> None:
         if not self._started:
             self._started = True
-            self._daily.charge(self.sent_before, now)
+            self.quotas.daily.charge(self.sent_before, now)
 
     def _request_id(self) -> str:
         self._number += 1
         return f"{self._number:08x}-0000-4000-8000-{self._salt}"
 
-    def _count_send(self) -> None:
-        self.counts.sends += 1
-        hook = self._hooks.pop(self.counts.sends, None) if self._hooks else None
+    def new_message_id(self, wall: float) -> str:
+        """An id that no other message has, for one that is taken at *wall*."""
+        self._number += 1
+        return f"0100{int(wall * 1000):012x}-{self._salt}-{self._number:08x}-000000"
+
+    def _count_send(self, path: str) -> None:
+        if path == BULK_PATH:
+            self.counts.bulk_sends += 1
+        else:
+            self.counts.sends += 1
+        number = self.counts.sends + self.counts.bulk_sends
+        hook = self._hooks.pop(number, None) if self._hooks else None
         if hook is not None:
             hook()
 
@@ -274,12 +298,11 @@ class SimulatedAccount:
         self._start(request.monotonic)
         request_id = self._request_id()
         try:
-            if request.path == SEND_PATH and request.method == "POST":
-                self._count_send()
-                self._authenticate(request)
-                return success({"MessageId": self._send(request)}, request_id)
+            carry_out = _SENDS.get(request.path) if request.method == "POST" else None
+            if carry_out is not None:
+                self._count_send(request.path)
             self._authenticate(request)
-            return success(self._control(request), request_id)
+            return success(self._control(request) if carry_out is None else carry_out(self, request), request_id)
         except Refusal as refusal:
             return self._refused(refusal, request_id)
 
@@ -287,9 +310,9 @@ class SimulatedAccount:
         self.counts.by_code[refusal.code] += 1
         if refusal.code in _BAD_CREDENTIALS:
             self.counts.bad_signatures += 1
-        elif refusal.message == _TOO_FAST:
+        elif refusal.message == TOO_FAST:
             self.counts.throttled += 1
-        elif refusal.message == _TOO_MANY:
+        elif refusal.message == TOO_MANY:
             self.counts.quota_refusals += 1
         return refusal.answer(request_id)
 
@@ -297,11 +320,17 @@ class SimulatedAccount:
         if self.verify_signatures:
             self._signatures.verify(request)
 
-    def _authorize(self, action: str, resource: str) -> None:
+    def authorize(self, action: str, resource: str) -> None:
+        """
+        See whether the caller may do this.
+
+        Raises:
+            Refusal: It is denied.
+        """
         self.counts.by_action[action] += 1
         if action not in self.deny:
             return
-        user = f"arn:aws:iam::{_AWS_ACCOUNT}:user/simulated"
+        user = f"arn:aws:iam::{self.number}:user/simulated"
         if self.denied_by == "iam":
             text = f"User: {user} is not authorized to perform: {action} on resource: {resource}"
         else:
@@ -313,7 +342,7 @@ class SimulatedAccount:
         if found is None:
             raise Refusal("UnknownOperationException")
         action, carry_out = found
-        self._authorize(action, "*")
+        self.authorize(action, "*")
         self._pace_control(action, request.monotonic)
         return carry_out(self, request)
 
@@ -321,129 +350,35 @@ class SimulatedAccount:
         if self.control_rate is None:
             return
         before = self._asked.get(action)
-        if before is not None and now - before < 1.0 / self.control_rate:
+        if before is not None and now - before < 1.0 / (self.control_rate * _QUICKER.get(action, 1)):
             raise Refusal("TooManyRequestsException", "Rate exceeded")
         self._asked[action] = now
-
-    # --- SendEmail ---
-
-    def _send(self, request: Request) -> str:
-        """
-        Judge and take one message.
-
-        In SES's order: pause, shape, addresses, configuration set, lengths, content, identities. The quotas come last:
-        only what is otherwise fine is charged to them.
-        """
-        content = load(request.body)
-        self._authorize_send(content)
-        self._check_running()
-        wanted = submission(content)
-        check_addresses(wanted)
-        self._check_configuration_set(wanted.configuration_set)
-        check_lengths(wanted)
-        check_content(wanted)
-        self._check_identities(wanted)
-        self._charge(wanted, request.monotonic)
-        return self._take(wanted, request)
-
-    def _authorize_send(self, content: Mapping[str, Any]) -> None:
-        body = content.get("Content")
-        raw = isinstance(body, dict) and body.get("Raw") is not None
-        sender = content.get("FromEmailAddress")
-        resource = f"arn:aws:ses:{self.region}:{_AWS_ACCOUNT}:identity/{sender}"
-        self._authorize("ses:SendRawEmail" if raw else "ses:SendEmail", resource)
-
-    def _check_running(self) -> None:
-        if self.suspended:
-            raise Refusal("AccountSuspendedException", "The account's ability to send email is permanently restricted.")
-        if self.enforcement == "SHUTDOWN":
-            raise Refusal("MessageRejected", _PAUSED_BY_AWS)
-        if not self.sending_enabled:
-            raise Refusal("SendingPausedException", "Account sending is disabled.")
-
-    def _check_configuration_set(self, name: str | None) -> None:
-        if name is None:
-            return
-        if self.configuration_sets is not None and name not in self.configuration_sets:
-            raise Refusal("NotFoundException", f"Configuration set <{name}> does not exist.")
-        if name in self.paused_sets:
-            raise Refusal("SendingPausedException", f"Sending is paused for configuration set {name}")
-
-    def _check_identities(self, wanted: Submission) -> None:
-        failed: list[str] = []
-        if self.identities is not None:
-            failed = [address for address in wanted.identities if not covers(self.identities, address)]
-        if self.sandbox:
-            verified = self.identities or ()
-            failed += [
-                address
-                for address in wanted.mailboxes
-                if simulated_mailbox(address) is None and not covers(verified, address)
-            ]
-        if failed:
-            listed = ", ".join(failed)
-            text = "Email address is not verified. The following identities failed the check in region"
-            raise Refusal("MessageRejected", f"{text} {self.region.upper()}: {listed}")
-        if self.mail_from_failed and covers(self.mail_from_failed, wanted.identities[0]):
-            raise Refusal("MailFromDomainNotVerifiedException", "Custom MAIL FROM domain is not verified.")
-
-    def _charge(self, wanted: Submission, now: float) -> None:
-        counted = sum(simulated_mailbox(address) is None for address in wanted.mailboxes)
-        if not self._daily.has_room(counted, self.daily_quota, now, strict=self.mode == "strict"):
-            raise Refusal("TooManyRequestsException", _TOO_MANY)
-        meter = self._strict if self.mode == "strict" else self._debt
-        if not meter.take(len(wanted.mailboxes), self.rate, now):
-            raise Refusal("TooManyRequestsException", _TOO_FAST)
-        self._daily.charge(counted, now)
-
-    def _take(self, wanted: Submission, request: Request) -> str:
-        self._number += 1
-        message_id = f"0100{int(request.wall * 1000):012x}-{self._salt}-{self._number:08x}-000000"
-        self.counts.accepted += 1
-        self.counts.recipients += len(wanted.recipients)
-        self.inbox.add(
-            Delivered(
-                message_id=message_id,
-                sender=wanted.sender,
-                recipients=tuple(wanted.recipients),
-                subject=wanted.subject,
-                tags=wanted.tags,
-                configuration_set=wanted.configuration_set,
-                content=wanted.content if self.keep_bodies else None,
-                at=request.monotonic,
-                wall=request.wall,
-            )
-        )
-        self._record_events(message_id, wanted, request.body)
-        return message_id
-
-    def _record_events(self, message_id: str, wanted: Submission, body: bytes) -> None:
-        if _EICAR in body:
-            self.events.extend(Event("Reject", message_id, address, "content") for address in wanted.mailboxes)
-            return
-        for address in wanted.mailboxes:
-            simulated = simulated_mailbox(address)
-            if simulated is not None:
-                kinds = _SIMULATOR_EVENTS[simulated]
-                self.events.extend(Event(kind, message_id, address, "simulator") for kind in kinds)
-            elif address in self.suppressed:
-                self.events.append(Event("Bounce", message_id, address, "suppressed"))
 
 
 _CODED = {
     "500": Refusal("InternalFailure", "The request processing has failed because of an unknown error."),
     "503": Refusal("ServiceUnavailable", "The request has failed due to a temporary failure of the server."),
-    "throttle": Refusal("TooManyRequestsException", _TOO_FAST),
+    "throttle": Refusal("TooManyRequestsException", TOO_FAST),
 }
 _LOST: dict[str, Wire] = {"reset-after": "reset", "close-after": "close", "silent": "silent"}
 _BARE = Answer(503, _HTML, (("Content-Type", "text/html"),), "503")
+_SENDS: dict[str, Callable[[SimulatedAccount, Request], dict[str, Any]]] = {
+    SEND_PATH: send_email,
+    BULK_PATH: send_bulk,
+}
 
 
-def _record(fault: str, body: bytes) -> FaultRecord:
+def _accepted(fault: str, item: Delivered) -> FaultRecord:
+    return FaultRecord(fault, accepted=True, recipients=item.recipients, tags=item.tags, subject=item.subject)
+
+
+def _struck(fault: str, request: Request) -> list[FaultRecord]:
     """Who a request was for that nobody judged, as far as it can be read."""
+    if request.path == BULK_PATH:
+        return struck(fault, request.body)
     try:
-        wanted = submission(load(body))
+        wanted = submission(load(request.body))
     except Refusal:
-        return FaultRecord(fault, accepted=False)
+        return [FaultRecord(fault, accepted=False)]
     recipients = tuple(wanted.recipients)
-    return FaultRecord(fault, accepted=False, recipients=recipients, tags=wanted.tags, subject=wanted.subject)
+    return [FaultRecord(fault, accepted=False, recipients=recipients, tags=wanted.tags, subject=wanted.subject)]

@@ -1,4 +1,4 @@
-"""One SendEmail request, taken apart and held to SES's rules on shape, addresses, headers, tags and size."""
+"""One message of a request, taken apart and held to SES's rules on shape, addresses, headers, tags and size."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from ._syntax import check_length, mailbox
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ._templates import Asked
+
 # Source: SES Developer Guide, "Service quotas"; SES API v2, "MessageHeader", "MessageTag", "Attachment".
 MAX_RECIPIENTS = 50
 MAX_BYTES = 41_943_040
-_MAX_HEADERS = 15
+MAX_HEADERS = 15
 _MAX_HEADER_UNITS = 996
 _HEADER_NAME = re.compile(r"[!-9;-@A-~]{1,126}")
 _HEADER_VALUE = re.compile(r"[ -~]{1,995}")
@@ -34,10 +36,10 @@ _ONCE = frozenset(
 @attrs.define(repr=False)
 class Submission:
     """
-    What a SendEmail request asks for.
+    What a SendEmail request, or one entry of a SendBulkEmail request, asks for.
 
     Args:
-        action: The IAM action it needs; raw content needs another one than simple content.
+        action: The IAM action it needs; raw content and templates need others than simple content.
         sender: The From as written.
         recipients: To, Cc and Bcc as written.
         subject: As the reader will see it; of raw content, the header as it stands.
@@ -46,6 +48,11 @@ class Submission:
         identities: Bare addresses of those who must be verified to send: From, and Return-Path where given.
         mailboxes: Bare addresses of the recipients.
         content: The request's JSON.
+        headers: The additional headers; of raw content, all.
+        asked: The template, where there is one.
+        data: The data for it.
+        entry: Its position in a SendBulkEmail request.
+        failure: Why the template cannot be rendered with the data.
     """
 
     action: str
@@ -57,6 +64,11 @@ class Submission:
     identities: list[str]
     mailboxes: list[str]
     content: Mapping[str, Any]
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    asked: Asked | None = None
+    data: Mapping[str, Any] | None = None
+    entry: int | None = None
+    failure: str | None = None
 
     def __repr__(self) -> str:
         return f"<Submission {self.action} recipients={len(self.recipients)}>"
@@ -126,8 +138,9 @@ def submission(content: Mapping[str, Any]) -> Submission:
     if len(kinds) != 1:
         raise bad_request("Exactly one of Simple, Raw and Template content must be given.")
     if kinds[0] == "Template":
-        name = text_at(object_at(body, "Template"), "TemplateName")
-        raise Refusal("NotFoundException", f"Template {name} does not exist.")
+        from ._templates import templated_submission
+
+        return templated_submission(content)
     if kinds[0] == "Raw":
         from ._raw import raw_submission  # Brings in the standard library's mail parser, which few need.
 
@@ -149,7 +162,12 @@ def _simple_submission(content: Mapping[str, Any], simple: Mapping[str, Any]) ->
         identities=[],
         mailboxes=[],
         content=content,
+        headers=_headers(simple) if "Headers" in simple else {},
     )
+
+
+def _headers(part: Mapping[str, Any]) -> dict[str, str]:
+    return {text_at(header, "Name"): text_at(header, "Value") for header in objects_at(part, "Headers")}
 
 
 def destination(content: Mapping[str, Any]) -> list[str]:
@@ -160,14 +178,14 @@ def destination(content: Mapping[str, Any]) -> list[str]:
     return [*texts_at(given, "ToAddresses"), *texts_at(given, "CcAddresses"), *texts_at(given, "BccAddresses")]
 
 
-def tags_of(content: Mapping[str, Any]) -> Mapping[str, str]:
+def tags_of(content: Mapping[str, Any], member: str = "EmailTags") -> Mapping[str, str]:
     """
-    The request's own message tags.
+    Message tags by name, not judged yet.
 
     Raises:
-        Refusal: A name or value is not of SES's alphabet.
+        Refusal: The shape is wrong.
     """
-    given = objects_at(content, "EmailTags")
+    given = objects_at(content, member)
     return {text_at(tag, "Name"): text_at(tag, "Value") for tag in given} if given else _NO_TAGS
 
 
@@ -178,17 +196,27 @@ def check_addresses(wanted: Submission) -> None:
     Raises:
         Refusal: With the text for the first bad address, or for too many.
     """
-    if not wanted.recipients:
-        raise bad_request("There are no recipients specified")
-    if len(wanted.recipients) > MAX_RECIPIENTS:
-        raise bad_request("Recipient count exceeds 50.")
+    check_number(wanted)
     wanted.identities.insert(0, mailbox(wanted.sender))
-    wanted.mailboxes.extend(mailbox(text) for text in wanted.recipients)
+    wanted.mailboxes.extend([mailbox(text) for text in wanted.recipients])
     for text in texts_at(wanted.content, "ReplyToAddresses"):
         mailbox(text)
     feedback = text_at(wanted.content, "FeedbackForwardingEmailAddress")
     if feedback:
         wanted.identities.append(mailbox(feedback))
+
+
+def check_number(wanted: Submission) -> None:
+    """
+    Hold the number of recipients to SES's limits.
+
+    Raises:
+        Refusal: There are none, or too many.
+    """
+    if not wanted.recipients:
+        raise bad_request("There are no recipients specified")
+    if len(wanted.recipients) > MAX_RECIPIENTS:
+        raise bad_request("Recipient count exceeds 50.")
 
 
 def check_lengths(wanted: Submission) -> None:
@@ -209,14 +237,30 @@ def check_content(wanted: Submission) -> None:
     Raises:
         Refusal: With the text for the first that is over.
     """
-    for name, value in wanted.tags.items():
+    check_tags(wanted.tags)
+    body = object_at(wanted.content, "Content")
+    simple = object_at(body, "Simple")
+    if simple:
+        _check_simple(simple)
+    if wanted.asked is not None:
+        template = object_at(body, "Template")
+        check_headers(objects_at(template, "Headers"), "content.template.headers")
+        size = check_attachments(template)
+        check_size(size + (wanted.asked.template.size if wanted.asked.template else 0))
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    """
+    Hold message tags to SES's alphabet and length.
+
+    Raises:
+        Refusal: A name or a value is of others.
+    """
+    for name, value in tags.items():
         if not _TAG.fullmatch(name) or not _TAG.fullmatch(value):
             raise bad_request(
                 "Message tag names and values may have 1 to 256 of alphanumeric ASCII characters, '_' and '-'."
             )
-    simple = object_at(object_at(wanted.content, "Content"), "Simple")
-    if simple:
-        _check_simple(simple)
 
 
 def _check_simple(simple: Mapping[str, Any]) -> None:
@@ -226,11 +270,22 @@ def _check_simple(simple: Mapping[str, Any]) -> None:
         raise bad_request("Message body is missing.")
     if "Headers" in simple:
         check_headers(objects_at(simple, "Headers"))
-    attachments = objects_at(simple, "Attachments")
+    check_size(sum(_encoded(part) for part in parts) + check_attachments(simple))
+
+
+def check_attachments(part: Mapping[str, Any]) -> int:
+    """
+    Hold the names of attachments to SES's rules, and tell their size.
+
+    Raises:
+        Refusal: One is missing, too long or of a kind that SES refuses.
+    """
+    if "Attachments" not in part:
+        return 0
+    attachments = objects_at(part, "Attachments")
     for attachment in attachments:
         check_attachment_name(text_at(attachment, "FileName"))
-    size = sum(_encoded(part) for part in parts) + sum(len(text_at(item, "RawContent")) for item in attachments)
-    check_size(size)
+    return sum(len(text_at(attachment, "RawContent")) for attachment in attachments)
 
 
 def _encoded(part: str) -> int:
@@ -250,19 +305,23 @@ def check_size(size: int) -> None:
         raise bad_request(f"Message length is more than {MAX_BYTES} bytes long: '{size}'.")
 
 
-def check_headers(headers: Sequence[Mapping[str, Any]]) -> None:
+def check_headers(headers: Sequence[Mapping[str, Any]], where: str = "content.simple.headers") -> None:
     """
     Hold the additional headers to SES's count, characters and lengths.
+
+    Args:
+        headers: As in the request.
+        where: Their place in the request, for the text.
 
     Raises:
         Refusal: With the text for the first that is wrong.
     """
-    if len(headers) > _MAX_HEADERS:
-        raise _constraint("headers", f"Member must have length less than or equal to {_MAX_HEADERS}")
+    if len(headers) > MAX_HEADERS:
+        raise _constraint(where, f"Member must have length less than or equal to {MAX_HEADERS}")
     seen: set[str] = set()
     for number, header in enumerate(headers, 1):
         name, value = text_at(header, "Name"), text_at(header, "Value")
-        place = f"headers.{number}.member"
+        place = f"{where}.{number}.member"
         if not _HEADER_NAME.fullmatch(name):
             raise _constraint(f"{place}.name", "Member must satisfy regular expression pattern: ^[!-9;-@A-~]+$")
         if not _HEADER_VALUE.fullmatch(value) or len(name) + len(value) > _MAX_HEADER_UNITS:
@@ -273,7 +332,7 @@ def check_headers(headers: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _constraint(place: str, constraint: str) -> Refusal:
-    text = f"1 validation error detected: Value at 'content.simple.{place}' failed to satisfy constraint: {constraint}"
+    text = f"1 validation error detected: Value at '{place}' failed to satisfy constraint: {constraint}"
     return Refusal("ValidationException", text)
 
 

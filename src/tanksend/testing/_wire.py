@@ -42,7 +42,7 @@ class Behaviour(Protocol):
         """The fault for a request whose head is there."""
         ...
 
-    def cut(self, fault: str) -> None:
+    def cut(self, fault: str, path: str) -> None:
         """Note a request that was cut off unread."""
         ...
 
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         self._fault = self._server.draw_fault(self._parser.get_method().decode(), path)
         length = self._headers.get("content-length", "0")
         if self._fault == "reset-before" and length.isdecimal() and int(length) > _RESET_AT_ONCE:
-            self._server.cut(self._fault)
+            self._server.cut(self._fault, path)
             self._reset()
         elif self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
