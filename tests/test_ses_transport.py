@@ -14,13 +14,15 @@ import trustme
 import tanksend
 from tanksend._addresses import Address
 from tanksend._http1 import Answer
-from tanksend._messages import Attachment, Message
+from tanksend._messages import Attachment, Message, Template
+from tanksend._results import Receipt
 from tanksend.exceptions import (
     AccessDeniedError,
     ConfigurationError,
     ConnectionFailedError,
     CredentialsError,
     IdentityNotVerifiedError,
+    Origin,
     OutcomeUnknownError,
     Scope,
     SendError,
@@ -30,7 +32,7 @@ from tanksend.exceptions import (
 )
 from tanksend.testing import Credential, Faults, SimulatedSES, TunnelProxy, check_transport
 from tanksend.transports import Credentials, SESTransport
-from tanksend.typing import Account, SendRequest
+from tanksend.typing import Account, BulkRequest, SendRequest, TemplateSource
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +57,21 @@ def request_for(number: int = 0, **fields) -> SendRequest:
     """One message, as the engine hands it over."""
     message = Message(f"kim{number}@example.com", f"Hi {number}", text="Hello", **fields)
     return SendRequest(message, SENDER, message.to)
+
+
+GREETING = Template(subject="Hi {{name}}", text="Dear {{name}}")
+
+
+def templated(number: int = 0, template: Template = GREETING, **fields) -> SendRequest:
+    """One message of a template, as the engine hands it over."""
+    given = {"to": f"kim{number}@example.com", "data": {"name": f"Kim {number}"}}
+    message = Message.from_template(template, **{**given, **fields})
+    return SendRequest(message, SENDER, message.to)
+
+
+def bulk(*requests: SendRequest) -> BulkRequest:
+    """Several of them."""
+    return BulkRequest(requests)
 
 
 def transport_to(ses: SimulatedSES, **options) -> SESTransport:
@@ -133,6 +150,135 @@ async def test_over_tls_and_through_a_proxy(monkeypatch, tmp_path):
             await transport.aclose()
             assert 3 == len(ses.inbox)
         assert 1 == proxy.tunnels
+
+
+# --- templates
+
+
+async def test_a_templated_message_arrives():
+    """With an inline template, and with one that is stored; each has its own data."""
+    async with SimulatedSES(rate=-1, verify_signatures=True, credentials=known(KEYS), templates={"a": GREETING}) as ses:
+        transport = transport_to(ses)
+        await transport.send(templated(1))
+        await transport.send(templated(2, Template(name="a")))
+        await transport.aclose()
+        assert ["Hi Kim 1", "Hi Kim 2"] == [mail.subject for mail in ses.inbox]
+
+
+async def test_many_in_one_request_arrive():
+    """One request, and a receipt for each of them, in order."""
+    async with SimulatedSES(rate=-1, verify_signatures=True, credentials=known(KEYS)) as ses:
+        transport = transport_to(ses)
+        outcomes = await transport.send_bulk(bulk(*[templated(number) for number in range(50)]))
+        await transport.aclose()
+        assert [mail.message_id for mail in ses.inbox] == [outcome.message_id for outcome in outcomes]
+        assert [f"Hi Kim {number}" for number in range(50)] == [mail.subject for mail in ses.inbox]
+        assert 1 == len({outcome.request_id for outcome in outcomes})
+
+
+@pytest.mark.parametrize("spelling", ["v2", "prose", "v1"])
+async def test_one_bad_entry_never_costs_the_others(spelling):
+    """What SES says of it is its own error."""
+    faults = Faults(entries=[None, "entry-throttled", "entry-transient", "entry-failed"])
+    async with SimulatedSES(rate=-1, faults=faults, bulk_spelling=spelling) as ses:
+        transport = transport_to(ses)
+        outcomes = await transport.send_bulk(bulk(*[templated(number) for number in range(5)]))
+        await transport.aclose()
+        expected = [Receipt, ThrottlingError, ServiceUnavailableError, SendError, Receipt]
+        assert expected == [type(outcome) for outcome in outcomes]
+        assert not any(outcome.maybe_sent for outcome in outcomes if isinstance(outcome, SendError))
+        assert ["Hi Kim 0", "Hi Kim 4"] == [mail.subject for mail in ses.inbox]
+
+
+async def test_a_template_that_is_gone():
+    """As an error of the whole request, or of each entry."""
+    for refuses in ("call", "entries"):
+        async with SimulatedSES(rate=-1, bulk_refuses=refuses) as ses:
+            transport = transport_to(ses)
+            outcomes = []
+            try:
+                outcomes += await transport.send_bulk(bulk(templated(0, Template(name="gone"))))
+            except SendError as error:
+                outcomes.append(error)
+            await transport.aclose()
+            assert [ConfigurationError] == [type(outcome) for outcome in outcomes]
+            assert Origin.TEMPLATE == outcomes[0].origin
+
+
+@pytest.mark.parametrize(
+    ("account", "error"),
+    [
+        ({"identities": ["other.example.com"]}, IdentityNotVerifiedError),
+        ({"deny": ["ses:SendBulkEmail"]}, AccessDeniedError),
+        ({"script": ["throttle"]}, ThrottlingError),
+        ({"script": ["503"]}, ServiceUnavailableError),
+        ({"script": ["reset-after"]}, OutcomeUnknownError),
+        ({"script": ["500-accepted"]}, OutcomeUnknownError),
+    ],
+)
+async def test_a_refusal_of_all_is_an_error(account, error):
+    """In doubt only where no answer settles it."""
+    settings = dict(account)
+    async with SimulatedSES(rate=-1, faults=Faults(settings.pop("script", ())), **settings) as ses:
+        transport = transport_to(ses)
+        with pytest.raises(error) as caught:
+            await transport.send_bulk(bulk(templated(0), templated(1)))
+        await transport.aclose()
+        assert (error is OutcomeUnknownError) == caught.value.maybe_sent
+        assert (2 if caught.value.maybe_sent else 0) == len(ses.inbox)
+
+
+@pytest.mark.parametrize("fault", ["garbage", "no-id"])
+async def test_an_answer_in_bulk_that_settles_nothing(fault):
+    """Each entry is in doubt."""
+    async with SimulatedSES(rate=-1, faults=Faults([fault])) as ses:
+        transport = transport_to(ses)
+        outcomes = await transport.send_bulk(bulk(templated(0), templated(1)))
+        await transport.aclose()
+        assert [OutcomeUnknownError] * 2 == [type(outcome) for outcome in outcomes]
+
+
+async def test_a_stored_template_is_looked_up_once():
+    """Whatever asks; and anew when it is known to have changed."""
+    async with SimulatedSES(verify_signatures=True, credentials=known(KEYS), templates={"a": GREETING}) as ses:
+        transport = transport_to(ses)
+        assert isinstance(transport, TemplateSource)
+        for _ in range(3):
+            assert await transport.template("a") == GREETING
+        ses.templates["a"] = Template(subject="Ho", text="Other")
+        assert await transport.template("a") == GREETING
+        transport.forget_template("a")
+        assert "Ho" == (await transport.template("a")).subject
+        await transport.aclose()
+        assert 2 == ses.counts.requests
+
+
+async def test_a_stored_template_that_is_not_there():
+    """Says so before any mail does."""
+    async with SimulatedSES() as ses:
+        transport = transport_to(ses)
+        with pytest.raises(ConfigurationError, match="template gone does not exist") as caught:
+            await transport.template("gone")
+        await transport.aclose()
+        assert (Scope.ORIGIN, Origin.TEMPLATE) == (caught.value.scope, caught.value.origin)
+        assert caught.value.request_id
+
+
+async def test_a_stored_template_that_may_not_be_looked_up():
+    """Is left unchecked, and SES is not asked again."""
+    async with SimulatedSES(deny=["ses:GetEmailTemplate"], templates={"a": GREETING}) as ses:
+        transport = transport_to(ses)
+        for _ in range(2):
+            assert await transport.template("a") is None
+        await transport.aclose()
+        assert 1 == ses.counts.requests
+
+
+async def test_mail_does_not_wait_for_a_template_that_cannot_be_looked_up():
+    """No connection, no settings: it is for the mail itself to fail."""
+    transport = SESTransport(region="us-east-1", endpoint_url="http://127.0.0.1:1", credentials=KEYS)
+    assert await transport.template("a") is None
+    await transport.aclose()
 
 
 # --- what SES says

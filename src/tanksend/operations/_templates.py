@@ -197,17 +197,19 @@ class Templates:
         query: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> Answer:
-        for attempt in range(1, _ATTEMPTS + 1):
+        attempts = 0
+        while True:
             slot = await (pace or self._pace).reserve(Demand(1))
             await self._clock.sleep(slot.delay)
             answer = await self._transport.request(method, TEMPLATES_PATH, *segments, query=query, body=body)
+            attempts += 1
             if answer.status == _OK:
                 return answer
             error = parse_v2_error(answer.status, answer.headers, answer.body)
-            if not isinstance(error, ThrottlingError) or attempt == _ATTEMPTS:
+            if not isinstance(error, ThrottlingError) or attempts == _ATTEMPTS:
                 break
-            await self._clock.sleep(attempt / _CALLS_PER_SECOND)
-        error.attempts = attempt
+            await self._clock.sleep(attempts / _CALLS_PER_SECOND)
+        error.attempts = attempts
         if isinstance(error, OutcomeUnknownError):
             raise _unreadable(answer)
         if isinstance(error, AccessDeniedError) and not isinstance(error, CredentialsError):
