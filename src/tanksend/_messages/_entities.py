@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 MAX_LINE = 997  # RFC 5322 section 2.1.1 allows 998
 _USUAL_LINE = 76
+_MAX_NAME = 127  # of a header, with its colon; SES API v2, MessageHeader.Name
 _PIECES = re.compile(r"(?<! ) (?! )")  # a single space, where a field may fold
 _TOKEN = re.compile(r"[A-Za-z0-9!#$&+.^_`|~-]+")
+_ENDS_EARLY = re.compile(r'[;"\\]')
 _LINE_BREAK = re.compile(r"\r\n?|\n")
 # RFC 2045 section 6.7: what quoted-printable writes as it is.
 _PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte != ord("=")) + b"\n\t"
@@ -79,19 +81,18 @@ def field(name: str, value: str) -> bytes:
 def fold(name: str, pieces: Iterable[str]) -> bytes:
     """Write a field of *pieces*, one space or one fold between them."""
     lines, line = [], f"{name}:"
-    limit = MAX_LINE  # Not every reader understands a field that begins with a fold: only if nothing else will do.
-    for piece in pieces:
-        if len(line) + 1 + len(piece) > limit:
+    for position, piece in enumerate(pieces):
+        if position and len(line) + 1 + len(piece) > _USUAL_LINE:
             lines.append(line)
             line = ""
-        line += f" {piece}"
-        limit = _USUAL_LINE
+        # Not every reader understands a field that begins with a fold, so the longest ones begin without a space.
+        line += piece if len(line) + 1 + len(piece) > MAX_LINE else f" {piece}"
     return "\r\n".join([*lines, line, ""]).encode("ascii")
 
 
 def fits(value: str) -> bool:
     """Whether a field can hold *value*, folded where it may be."""
-    return max(map(len, _PIECES.split(value))) < MAX_LINE
+    return max(map(len, _PIECES.split(value))) <= MAX_LINE - _MAX_NAME
 
 
 def is_safe(raw: bytes) -> bool:
@@ -107,11 +108,14 @@ def text_field(name: str, text: str) -> bytes:
 def words(text: str, *, room: int = 75) -> str:
     """Write *text* so that a field can hold it and a reader gives it back as it was, blanks at its ends too."""
     encoded = encode_words(text, room=max(room, 40))
-    if not encoded or needs_encoding(text):
+    if needs_encoding(text) or (encoded == encoded.strip(" ") and fits(encoded)):
         return encoded
-    if encoded == encoded.strip(" ") and fits(encoded):
-        return encoded
-    chunks = [encoded[start : start + 36].encode() for start in range(0, len(encoded), 36)]
+    return _forced(encoded)
+
+
+def _forced(plain: str) -> str:
+    """ASCII as encoded-words all the same, short enough to stand after a name."""
+    chunks = [plain[start : start + 36].encode() for start in range(0, len(plain), 36)]
     return " ".join(f"=?UTF-8?B?{binascii.b2a_base64(chunk, newline=False).decode()}?=" for chunk in chunks)
 
 
@@ -124,8 +128,8 @@ def parametrized(name: str, value: str, parameters: Iterable[tuple[str, str]]) -
     """
     written = [value]
     for key, text in parameters:
-        if key == "name" and needs_encoding(text):
-            written += [f'name="{words(text)}"']
+        if key == "name" and _is_hard(text):
+            written += [f'name="{encode_words(text) if needs_encoding(text) else _forced(text)}"']
         else:
             written += _parameter(key, text)
     # Only the encoded-words of a name hold single spaces where a fold does no harm.
@@ -137,14 +141,18 @@ def _split_words(parameter: str) -> Sequence[str]:
     return parameter.split(" ") if parameter.startswith('name="=?') else (parameter,)
 
 
+def _is_hard(text: str) -> bool:
+    """Whether a quoted-string cannot hold *text*, or simple readers would end it early."""
+    return needs_encoding(text) or len(text) > MAX_LINE // 2 or _ENDS_EARLY.search(text) is not None
+
+
 def _parameter(key: str, text: str) -> list[str]:
     if has_control(text):
         text = "".join(" " if has_control(character) else character for character in text)
     if _TOKEN.fullmatch(text):
         return [f"{key}={text}"]
-    if not needs_encoding(text) and len(text) < MAX_LINE // 4:
-        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-        return [f'{key}="{escaped}"']
+    if not _is_hard(text):
+        return [f'{key}="{text}"']
     segments = list(_segments(text))
     segments[0] = f"UTF-8''{segments[0]}"
     if len(segments) == 1:

@@ -134,17 +134,17 @@ class Attachment:
         The file in a zip archive, if that is smaller; `saved` says by how many bytes.
 
         Stays what it is: a file that is compressed already, an image that the HTML shows, an invitation, and a file
-        that `check` refuses. SES looks into archives, so that zip is no way around its rules. The same content makes the
-        same bytes, with the same version of zlib.
+        that `check` refuses. SES looks into archives, so that zip is no way around its rules. The same content makes
+        the same bytes, with the same version of zlib.
         """
         is_special = self.content_id is not None or self.method is not None or any(self.check())
         if is_special or _is_compressed(self.content):
             return self
         archive = _zipped(self.name, self.content)
-        saved = len(self.content) - len(archive)
-        if saved <= 0:
-            return self
-        return Attachment(f"{self.name}.zip", archive, content_type="application/zip", saved=saved)
+        smaller = Attachment(
+            f"{self.name}.zip", archive, content_type="application/zip", saved=len(self.content) - len(archive)
+        )
+        return smaller if smaller.saved > 0 and not smaller.check() else self
 
     @property
     def encoded(self) -> str:

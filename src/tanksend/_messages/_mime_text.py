@@ -12,7 +12,14 @@ _FOLD = re.compile(r"\r?\n(?=[ \t])")
 # Codecs of Python that are no charsets of text, or that only this machine knows.
 _NO_CHARSETS = frozenset({"base64_codec", "bz2_codec", "hex_codec", "mbcs", "quopri_codec", "rot_13", "uu_codec"})
 _NO_CHARSETS |= {"zlib_codec"}
-_NAMES_IN_MAIL = {"x-sjis": "cp932", "x-euc-jp": "euc_jp", "x-gbk": "gb18030", "ks_c_5601": "cp949"}
+_NAMES_IN_MAIL = {
+    "iso-8859-8-e": "iso8859_8",
+    "iso-8859-8-i": "iso8859_8",
+    "ks_c_5601": "cp949",
+    "x-euc-jp": "euc_jp",
+    "x-gbk": "gb18030",
+    "x-sjis": "cp932",
+}
 
 
 def unfolded(value: object) -> str:
