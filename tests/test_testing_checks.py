@@ -7,6 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from tanksend import Receipt
+from tanksend._loops import this_loop
 from tanksend.exceptions import OutcomeUnknownError, ServiceUnavailableError, ThrottlingError
 from tanksend.retries import ExponentialBackoff, NoRetry
 from tanksend.suppression import MemorySuppressionStore
@@ -117,6 +118,56 @@ class Parallel(Transport):
             raise
 
 
+class OneLoop(Transport):
+    """Works on the first loop it is used on."""
+
+    loop = None
+
+    async def send(self, request):
+        self.loop = self.loop or this_loop()
+        if self.loop is not this_loop():
+            raise RuntimeError("another loop")
+        return await super().send(request)
+
+
+class Clumsy(Transport):
+    async def send(self, request):
+        request.message.subject.encode()
+        return await super().send(request)
+
+
+class Unfinished(Transport):
+    """Fails whoever is on the way when it is closed."""
+
+    async def send(self, request):
+        closed = self.closed
+        receipt = await super().send(request)
+        if closed != self.closed:
+            raise OSError("closed")
+        return receipt
+
+
+class Bulk(Transport):
+    """A transport that takes many at once, in a wrong way."""
+
+    outcomes = ()
+
+    async def send_bulk(self, request):
+        return self.outcomes
+
+
+class TooFew(Bulk):
+    outcomes = (Receipt("a"),)
+
+
+class NoOutcome(Bulk):
+    outcomes = (Receipt("a"), None, Receipt("b"))
+
+
+class SameIds(Bulk):
+    outcomes = (Receipt("a"), ServiceUnavailableError(), Receipt("a"))
+
+
 @pytest.mark.parametrize(
     ("factory", "sentence"),
     [
@@ -124,6 +175,12 @@ class Parallel(Transport):
         (OneId, "different ids"),
         (ClosedForGood, "opens again"),
         (Parallel, "half-used"),
+        (OneLoop, "any event loop"),
+        (Clumsy, "also for half of a surrogate pair"),
+        (Unfinished, "when it is closed meanwhile"),
+        (TooFew, "one outcome per entry"),
+        (NoOutcome, "Receipt or a SendError"),
+        (SameIds, "an id of its own"),
     ],
 )
 async def test_transports_that_break_their_contract(factory, sentence):
@@ -137,6 +194,28 @@ class Raising(Transport):
         raise OSError("some socket")
 
 
+class RaisingInBulk(Bulk):
+    async def send(self, request):
+        raise ServiceUnavailableError
+
+    async def send_bulk(self, request):
+        raise OSError("some socket")
+
+
+class Hopeful(Transport):
+    async def send(self, request):
+        raise OutcomeUnknownError(retryable=True)
+
+
+class Unpicklable(Transport):
+    async def send(self, request):
+        class LocalError(ServiceUnavailableError):
+            def __reduce__(self):
+                return ServiceUnavailableError, ("another text",)
+
+        raise LocalError("a text")
+
+
 class Telling(Transport):
     async def send(self, request):
         error = ServiceUnavailableError()
@@ -146,7 +225,14 @@ class Telling(Transport):
 
 @pytest.mark.parametrize(
     ("broken", "sentence"),
-    [(Raising, "SendError only, not OSError"), (Telling, "no local part"), (RecordingTransport, "it did not")],
+    [
+        (Raising, "SendError only, not OSError"),
+        (Telling, "no local part"),
+        (RecordingTransport, "it did not"),
+        (RaisingInBulk, "SendError only, not OSError"),
+        (Hopeful, "not retryable"),
+        (Unpicklable, "pickled"),
+    ],
 )
 async def test_transports_that_fail_in_a_wrong_way(broken, sentence):
     """Other exceptions, and personal data in the text, are found."""

@@ -9,7 +9,7 @@ whether a part keeps its contract. Nothing here needs pytest.
 from __future__ import annotations
 
 from ._answers import Answer, Refusal, Request
-from ._checks import check_clock, check_retry_policy, check_suppression_store, check_transport
+from ._checks import check_clock, check_retry_policy, check_suppression_store
 from ._clock import FakeClock
 from ._control import SuppressedDestination, SuppressionList
 from ._faults import Faults
@@ -22,6 +22,8 @@ from ._recording import RecordingTransport
 from ._server import SimulatedSES
 from ._signatures import Credential
 from ._simulator import Exchange, SimulatedAccount
+from ._templates import StoredTemplate, TemplateStore
+from ._transport_checks import check_transport
 
 __all__ = [
     "Answer",
@@ -40,8 +42,10 @@ __all__ = [
     "SimulatedAccount",
     "SimulatedSES",
     "SimulatedTransport",
+    "StoredTemplate",
     "SuppressedDestination",
     "SuppressionList",
+    "TemplateStore",
     "TunnelProxy",
     "check_clock",
     "check_ledger",

@@ -17,7 +17,6 @@ import anyio.lowlevel
 
 from .._addresses import Address
 from .._messages import Message
-from .._results import Receipt
 from ..exceptions import (
     AccessDeniedError,
     ConnectionFailedError,
@@ -25,7 +24,6 @@ from ..exceptions import (
     DailyQuotaExceededError,
     InvalidParameterError,
     OutcomeUnknownError,
-    SendError,
     ServiceUnavailableError,
     ThrottlingError,
 )
@@ -34,7 +32,7 @@ from ..typing import Attempt, GiveUp, Retry, SendRequest, Suppression, Suppressi
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ..typing import Clock, RetryPolicy, SuppressionStore, Transport
+    from ..typing import Clock, RetryPolicy, SuppressionStore
 
 _ERRORS = (
     AccessDeniedError,
@@ -57,85 +55,10 @@ def _require(condition: object, sentence: str) -> None:
         raise AssertionError(sentence)
 
 
-# --- transports ------------------------------------------------------------------------------------------------------
-
-
 def sample_request(number: int = 0, *, from_: str = "sender@example.com") -> SendRequest:
     """A small request to SES's mailbox simulator."""
     message = Message(to=_SAFE, subject=f"A check of a transport, number {number}", text="It works.")
     return SendRequest(message, Address.parse(from_), to=message.to)
-
-
-async def check_transport(
-    factory: Callable[[], Transport],
-    *,
-    request: Callable[[int], SendRequest] = sample_request,
-    broken: Callable[[], Transport] | None = None,
-) -> None:
-    """
-    Hold a transport to `Transport`. Sends some 20 messages.
-
-    Args:
-        factory: Makes a transport whose messages are accepted.
-        request: Makes the numbered requests that are sent.
-        broken: Makes one whose messages certainly fail, to see what it raises; None skips that part.
-
-    Raises:
-        AssertionError: It breaks its contract.
-    """
-    transport = factory()
-    try:
-        first = await transport.send(request(0))
-        _require(isinstance(first, Receipt) and first.message_id, "send returns a Receipt with a message id")
-        await _check_parallel(transport, request)
-        await _check_cancelled(transport, request)
-        await transport.aclose()
-        await transport.aclose()
-        again = await transport.send(request(99))
-        _require(again.message_id, "a closed transport opens again when it is used again")
-    finally:
-        await transport.aclose()
-    if broken is not None:
-        await _check_broken(broken(), request(100))
-
-
-async def _check_parallel(transport: Transport, request: Callable[[int], SendRequest]) -> None:
-    found: list[str] = []
-
-    async def one(number: int) -> None:
-        found.append((await transport.send(request(number))).message_id)
-
-    async with anyio.create_task_group() as tasks:
-        for number in range(1, 11):
-            tasks.start_soon(one, number)
-    _require(len(set(found)) == len(found), "messages sent at the same time have different ids")
-
-
-async def _check_cancelled(transport: Transport, request: Callable[[int], SendRequest]) -> None:
-    """Cancel at every one of the first suspensions; the transport has to work afterwards."""
-    for patience in range(5):
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(transport.send, request(20 + patience))
-                for _ in range(patience):
-                    await anyio.lowlevel.checkpoint()
-                scope.cancel()
-        receipt = await transport.send(request(40 + patience))
-        _require(receipt.message_id, "a cancelled send leaves nothing half-used behind")
-
-
-async def _check_broken(transport: Transport, request: SendRequest) -> None:
-    try:
-        await transport.send(request)
-    except SendError as error:
-        text = str(error) + repr(error)
-        _require(all(address.local not in text for address in request.recipients), "errors name no local part")
-    except Exception as error:
-        raise AssertionError(f"send raises SendError only, not {type(error).__name__}") from error
-    else:
-        raise AssertionError("the broken transport was said to fail, and it did not")
-    finally:
-        await transport.aclose()
 
 
 # --- suppression stores ----------------------------------------------------------------------------------------------
