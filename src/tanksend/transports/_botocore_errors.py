@@ -26,7 +26,7 @@ from ..exceptions import (
     SendError,
 )
 from ._credentials import _botocore_failed
-from ._failures import no_connection, outcome_unknown, refused_by_proxy
+from ._failures import LinkError, no_connection, outcome_unknown, refused_by_proxy
 from ._settings import _file_error
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ _NO_KEYS = frozenset(
 _ABOUT_FILES = frozenset({"ConfigNotFound", "ConfigParseError", "ProfileNotFound"})
 # Where `connect` opens the connection of a request. botocore's own connections inherit it.
 _HTTP_MODULES = ("urllib3.", "http.client")
+_OTHER_NAME = "Connect under a name that the certificate has, or look whether this is the server you mean"
 _TUNNEL_STATUS = re.compile(r"Tunnel connection failed: (\d{3})\b")
 _UNKNOWN_PARAMETER = re.compile(r'Unknown parameter in [\w.\[\]]+: "([A-Za-z]{1,40})"')
 
@@ -142,6 +143,9 @@ def _broken(error: Exception, to: str) -> ConnectionFailedError | OutcomeUnknown
     cause = _cause(error)
     if not _before_request(error):
         return _unreadable(error) if cause is error and not _is_botocores(error) else outcome_unknown(cause)
+    if _holds(error, "CertificateError"):  # urllib3's own, for a name that it looks at by itself
+        wrong = LinkError("its certificate is for another name", error, remedy=_OTHER_NAME)
+        return no_connection(to, wrong)
     tunnel = _TUNNEL_STATUS.search(str(cause))
     return no_connection(
         f"{to} through a proxy" if tunnel else to, refused_by_proxy(int(tunnel[1])) if tunnel else cause

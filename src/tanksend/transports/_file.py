@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import functools
 import os
 import secrets
 import time
-from email.header import Header
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["FileTransport"]
 
 _LONGEST: Final = 900  # Characters that fit into one line of a header whatever its name is.
+_PIECE: Final = 11  # Characters of an encoded-word: four bytes each make 72 of the 75 that it may have.
 _READ_ONLY: Final = "may not be written to", "Let this user write to it, or name another folder"
 _FULL: Final = "cannot take more: the disk is full, or this user's share of it", "Make room on it, then send again"
 _AWAY: Final = "is not there and cannot be made", "Name a folder on a disk of this machine that works"
@@ -149,12 +150,11 @@ def _envelope(name: str, request: SendRequest) -> Iterable[bytes]:
 
 
 def _line(name: str, value: str) -> bytes:
-    """One header. What is not plain, a key may hold anything, is in encoded-words."""
+    """One header. What is not plain, a key may hold anything, is in encoded-words (RFC 2047), to the last character."""
     if value.isascii() and value.isprintable() and len(value) < _LONGEST:
         return entities.field(name, value)
-    readable = value.encode(errors="replace").decode()
-    words = Header(readable, "utf-8", header_name=name).encode(linesep="\r\n")
-    return f"{name}: {words}\r\n".encode()
+    pieces = (value[start : start + _PIECE].encode(errors="replace") for start in range(0, len(value), _PIECE))
+    return entities.fold(name, (f"=?UTF-8?B?{base64.b64encode(piece).decode()}?=" for piece in pieces))
 
 
 def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
