@@ -25,7 +25,7 @@ from .exceptions import ConnectionFailedError, InvalidMessageError, OutcomeUnkno
 from .typing import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from ._addresses import Address
     from ._messages import Attachment, Message
@@ -116,18 +116,6 @@ def template_content(template: Template) -> bytes:
     )
 
 
-def bulk_key(request: SendRequest) -> Hashable | None:
-    """
-    What must be the same in all requests of one ``SendBulkEmail``, or None for one that cannot be in any.
-
-    Recipients, template data, headers (unsubscribe too) and tags may differ; SES has no place for anything else.
-    """
-    message = request.message
-    if message.template is None:
-        return None
-    return message.template, request.from_, request.configuration_set, request.reply_to, message.attachments
-
-
 class PayloadWriter:
     """
     Writes ``SendEmail`` and ``SendBulkEmail`` bodies and keeps the pieces that repeat. Threads may share it.
@@ -168,7 +156,7 @@ class PayloadWriter:
 
     def send_bulk(self, request: BulkRequest) -> bytes:
         """
-        Write the body of one ``SendBulkEmail``: for requests that have one `bulk_key`.
+        Write the body of one ``SendBulkEmail``; what its requests share is taken from the first.
 
         Raises:
             InvalidMessageError: As for `send_email`.
