@@ -6,8 +6,8 @@ What a run has to do with the ledger.
 - Each fate is recorded before its result is handed out; and before a message waits for another attempt, that the last
   one did not reach anybody, so that a crash during the wait leaves nothing in doubt.
 
-At any time one question of a run is under way; whoever comes meanwhile asks the next one together. At a low rate each
-asks for itself, at a high one a single sync of a disk pays for many.
+A few questions of a run may be under way at once; whoever comes meanwhile asks the next one together. At a low rate
+each asks for itself, at a high one a single sync of a disk, or one round to a server, pays for many.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 NOT_SENT = frozenset({Status.INVALID, Status.SUPPRESSED, Status.FAILED})
 """Fates that are kept also of messages that were never claimed."""
+QUESTIONS = 16
+"""Questions of a run that are under way at once; more wait, and are asked together."""
 LOOK_AHEAD = 100
 """Waiting messages that are looked up again once somebody else was seen to work on the same batch."""
 NO_KEY = "is not given, and the batch has no campaign= to make one from"
@@ -57,7 +59,7 @@ class Books:
         self._live: dict[str, Entry] = {}
         """Who has a key and no fate that the ledger knows."""
         self._questions: list[_Question] = []
-        self._asking = False
+        self._under_way = 0
         self._unwritten: list[tuple[LedgerEntry, Callable[[], None]]] = []
         self._writing: list[tuple[LedgerEntry, Callable[[], None]]] = []
         self._wanted: anyio.Event | None = None
@@ -185,17 +187,19 @@ class Books:
     async def _answer(self, question: _Question) -> Mapping[str, Claim]:
         """Ask, or have somebody ask who asks for several."""
         self._questions.append(question)
-        if self._asking:
-            await question.turn.wait()
-        if not question.asked:
-            await self._ask_for_all()
+        while not question.answered:
+            if question.asked or self._under_way >= QUESTIONS:
+                question.news = anyio.Event()
+                await question.news.wait()
+            else:
+                await self._ask_for_all()
         if question.error is not None:
             raise question.error
         return question.answers
 
     async def _ask_for_all(self) -> None:
         """Ask for all who wait by now; then it is the turn of the first who came meanwhile."""
-        self._asking = True
+        self._under_way += 1
         asked, self._questions = self._questions, []
         for question in asked:
             question.asked = True
@@ -203,11 +207,12 @@ class Books:
         try:
             await self._claim([entry for question in asked for entry in question.entries], asked)
         finally:
+            self._under_way -= 1
             for question in asked:
-                question.turn.set()
-            self._asking = bool(self._questions)
+                question.answered = True
+                question.news.set()
             if self._questions:
-                self._questions[0].turn.set()
+                self._questions[0].news.set()
 
     async def _claim(self, entries: Sequence[Entry], asked: Sequence[_Question]) -> None:
         begun = self._run.parts.clock.monotonic()
@@ -313,11 +318,11 @@ class Books:
 class _Question:
     """Who waits for claims."""
 
-    __slots__ = ("answers", "asked", "entries", "error", "turn")
+    __slots__ = ("answered", "answers", "asked", "entries", "error", "news")
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
-        self.turn = anyio.Event()
-        self.asked = False
+        self.news = anyio.Event()
+        self.asked = self.answered = False
         self.answers: Mapping[str, Claim] = {}
         self.error: SendError | None = None
