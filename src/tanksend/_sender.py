@@ -186,22 +186,15 @@ class Sender:
             save = stack.enter_context(RowFile(save_to)).write if save_to is not None else None
             outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=None)
             stack.callback(outlet.close)
-            run = await self._send_all(messages, campaign, give_up_after, keep, outlet, save)
+            running = self._run(messages, Priority.BULK, give_up_after, campaign=campaign, keep=keep)
+            run = await self._send_all(running, outlet, save)
         raise_intake_error(run)
         return run.report
 
-    async def _send_all(
-        self,
-        messages: object,
-        campaign: str | None,
-        give_up_after: float | dt.timedelta | None,
-        keep: int,
-        outlet: Outlet,
-        save: Callable[[Row], object] | None,
-    ) -> Run:
+    async def _send_all(self, running: Running, outlet: Outlet, save: Callable[[Row], object] | None) -> Run:
         run: Run | None = None
         try:
-            async with self._run(messages, Priority.BULK, give_up_after, campaign=campaign, keep=keep) as run:
+            async with running as run:
                 self.last_report = run.report
                 while results := await take_results(run, save):
                     for result in results:

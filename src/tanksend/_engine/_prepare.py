@@ -40,7 +40,9 @@ def prepare(parts: Parts, message: object, key: str | None = None) -> SendReques
     if problems or from_ is None:
         return tuple(problems)
     configuration_set = message.configuration_set or parts.configuration_set
-    return SendRequest(message, from_, to, cc, bcc, reply_to, configuration_set, _tags(parts, message, key or message.key))
+    return SendRequest(
+        message, from_, to, cc, bcc, reply_to, configuration_set, _tags(parts, message, key or message.key)
+    )
 
 
 def uncounted(request: SendRequest) -> int:

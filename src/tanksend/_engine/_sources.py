@@ -71,7 +71,7 @@ class AsyncSource:
     """An async iterable, pulled one by one: it may be slow, and nothing waits for a chunk to fill."""
 
     finite = False
-    known = ()
+    known: Sequence[object] = ()
 
     def __init__(self, items: AsyncIterable[object]) -> None:
         self._iterable = items
@@ -113,7 +113,7 @@ class Feed:
     """
 
     finite = False
-    known = ()
+    known: Sequence[object] = ()
 
     def __init__(self, on_room: Callable[[], None] | None = None) -> None:
         self._items: deque[object] = deque()
