@@ -171,8 +171,14 @@ MASTER: list[tuple[str, str, int, str, type[SendError], tuple[Scope, Origin | No
     ("", "BadRequestException", 400, NO_SET, ConfigurationError, FROM, {}),
     ("TemplateDoesNotExist", "NotFoundException", 404, NO_TEMPLATE, ConfigurationError, TEMPLATE, {}),
     ("InvalidTemplate", "", 400, NO_ATTRIBUTE, RenderingError, TEMPLATE, {}),
-    ("InvalidRenderingParameter", "BadRequestException", 400, NO_ATTRIBUTE, RenderingError, MESSAGE, {}),
-    ("MissingRenderingAttribute", "BadRequestException", 400, NO_ATTRIBUTE, RenderingError, MESSAGE, {}),
+    ("InvalidRenderingParameter", "BadRequestException", 400, NO_ATTRIBUTE, RenderingError, MESSAGE,
+     {"field": "data[x]"}),
+    ("MissingRenderingAttribute", "BadRequestException", 400, NO_ATTRIBUTE, RenderingError, MESSAGE,
+     {"field": "data[x]"}),
+    ("", "BadRequestException", 400, "Attribute 'kim@example.com' is not present in the rendering data.",
+     RenderingError, MESSAGE, {"field": None}),
+    ("AlreadyExists", "AlreadyExistsException", 400, "Template welcome already exists.", InvalidParameterError, MESSAGE,
+     {"field": "name"}),
     ("", "NotFoundException", 404, "List with name: friends doesn't exist.", ConfigurationError, MESSAGE, {}),
     ("", "NotFoundException", 404, "Tenant <acme> for AwsAccountId <123456789012> not found.", ConfigurationError,
      TENANT, {}),
@@ -296,6 +302,13 @@ def test_bulk_statuses(statuses: str, text: str, kind: type[SendError], whom: An
 
         assert error is not None
         _check(error, kind, whom, code=status)
+
+
+def test_the_request_of_a_bulk_status_is_named() -> None:
+    """Its id is the answer's, for AWS support."""
+    error = classify_bulk("FAILED", "", request_id="1a22f8ef-0b5d")
+    assert error is not None
+    assert error.request_id == "1a22f8ef-0b5d"
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "Success"])

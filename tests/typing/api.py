@@ -18,10 +18,12 @@ from tanksend import (
     SendResult,
     Status,
     SyncSender,
+    Template,
     Unsubscribe,
 )
 from tanksend.exceptions import HeldError, OutcomeUnknownError, SendError, ThrottlingError
 from tanksend.limiters import TokenBucketLimiter
+from tanksend.operations import Templates
 from tanksend.retries import ExponentialBackoff, NoRetry
 from tanksend.suppression import MemorySuppressionStore
 from tanksend.transports import SESTransport
@@ -47,6 +49,7 @@ from tanksend.typing import (
     Suppression,
     SuppressionReason,
     SuppressionStore,
+    TemplateSource,
     Transport,
 )
 
@@ -204,3 +207,22 @@ def validate(text: str) -> str:
     address = AddressValidator().validate(text)
     assert_type(address, Address)
     return address.email
+
+
+def from_template() -> Message:
+    template = Template(subject="Hi {{name}}", text="Dear {{name}}")
+    assert_type(template.missing({"name": "Kim"}), tuple[str, ...])
+    message = Message.from_template(template, to="a@example.com", data={"name": "Kim"}, tags={"a": "b"})
+    assert_type(message, Message)
+    assert_type(message.template, Template | None)
+    return message
+
+
+async def templates(transport: SESTransport, sender: Sender) -> None:
+    source: TemplateSource = transport
+    assert_type(await source.template("welcome"), Template | None)
+    stored = Templates(transport)
+    await stored.create("welcome", Template(subject="Hi", html="<p>Hi"))
+    assert_type(await stored.render("welcome", {"name": "Kim"}), str)
+    async for info in Templates(sender).list():
+        assert_type(info.name, str)
