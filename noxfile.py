@@ -21,7 +21,18 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 VERSIONS = ("3.11", "3.12", "3.13")
 FULL_COVERAGE = {  # Layers 0, 2, 4 and the ledgers' rules: what decides a message's fate. Each branch is tested.
     0: ("exceptions", "_wording", "_addresses", "_validator", "_messages", "_results", "_report", "_version"),
-    2: ("_classify", "retries", "_pacing", "_quota", "_payload", "_mime", "_sigv4", "_endpoints", "_http1"),
+    2: (
+        "_classify",
+        "retries",
+        "_pacing",
+        "_quota",
+        "_payload",
+        "_mime",
+        "_smtp_password",
+        "_sigv4",
+        "_endpoints",
+        "_http1",
+    ),
     3: ("ledgers/_keys", "ledgers/_states"),
     4: ("_engine",),
 }

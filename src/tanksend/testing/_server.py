@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import os
 import random
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from .._smtp_password import is_temporary, smtp_password
 from ._answers import Answer, Request, success
 from ._loop_thread import LoopThread
 from ._simulator import Exchange, SimulatedAccount
+from ._smtp import MailRequest
+from ._smtp_wire import MailConnection
 from ._wire import Connection
 
 if TYPE_CHECKING:
@@ -59,7 +63,11 @@ class SimulatedSES(SimulatedAccount):
     Args:
         host: Where to listen.
         port: 0 takes a free one.
-        tls: An ``ssl.SSLContext``, or the paths of a certificate and its key; None speaks plain HTTP.
+        tls: An ``ssl.SSLContext``, or the paths of a certificate and its key; None speaks plain HTTP, and SMTP without
+            STARTTLS, which then lets nobody in.
+        smtp_port: Where to speak SMTP, with STARTTLS; 0 takes a free one, None does not. Users log in with an access
+            key of *credentials* and the password that `tanksend.transports.smtp_password` makes of its secret.
+        smtps_port: The same for SMTP with TLS from the first byte.
         latency: Seconds from a request's arrival, when the account decides, to its answer: a number, or the middle
             and the spread of a uniform distribution, ``(0.04, 0.02)``.
         idle_timeout: Seconds after which a connection without requests is closed; None for never.
@@ -71,12 +79,15 @@ class SimulatedSES(SimulatedAccount):
     host: str = "127.0.0.1"
     port: int = 0
     tls: ssl.SSLContext | None = attrs.field(default=None, converter=_as_context)
+    smtp_port: int | None = None
+    smtps_port: int | None = None
     latency: Latency = 0.0
     idle_timeout: float | None = None
     close_after_requests: int | None = None
     slow_step: float = 0.002
     seed: int = 0
     connections: set[Connection] = attrs.field(init=False, factory=set)
+    mail_connections: set[MailConnection] = attrs.field(init=False, factory=set)
     _latencies: random.Random = attrs.field(init=False, default=attrs.Factory(_latencies, takes_self=True))
     _thread: LoopThread | None = attrs.field(init=False, default=None)
 
@@ -93,7 +104,10 @@ class SimulatedSES(SimulatedAccount):
 
         Raises:
             OSError: The port is taken.
+            ValueError: There is no certificate for *smtps_port*.
         """
+        if self.smtps_port is not None and self.tls is None:
+            raise ValueError("smtps_port needs tls=")
         if self._thread is None:
             thread = LoopThread(self._serve, "simulated-ses")
             thread.start()
@@ -124,17 +138,29 @@ class SimulatedSES(SimulatedAccount):
         self.stop()
 
     async def _serve(self, listening: Callable[[], None], stop: asyncio.Event) -> None:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Connection(self), self.host, self.port, ssl=self.tls, backlog=1024)
-        self.port = server.sockets[0].getsockname()[1]
+        servers = [await self._listen(self.port, lambda: Connection(self), self.tls)]
+        self.port = _port(servers[0])
+        if self.smtp_port is not None:
+            servers.append(await self._listen(self.smtp_port, lambda: MailConnection(self, secured=False)))
+            self.smtp_port = _port(servers[-1])
+        if self.smtps_port is not None:
+            servers.append(await self._listen(self.smtps_port, lambda: MailConnection(self, secured=True), self.tls))
+            self.smtps_port = _port(servers[-1])
         listening()
         await stop.wait()
-        server.close()
-        for connection in tuple(self.connections):
-            connection.drop()
+        for server in servers:
+            server.close()
+        for drop in [each.drop for each in self.connections] + [each.drop for each in self.mail_connections]:
+            drop()
         # Each connection says goodbye in a turn of its own, TLS ones in two.
         for _ in range(_GOODBYES):
             await asyncio.sleep(0)
+
+    async def _listen(
+        self, port: int, protocol: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None = None
+    ) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(protocol, self.host, port, ssl=context, backlog=1024)
 
     # --- what a connection asks ---
 
@@ -154,6 +180,25 @@ class SimulatedSES(SimulatedAccount):
         if request.path == FIGURES_PATH:
             return Exchange(self._figures_answer())
         return super().exchange(request, fault)
+
+    def log_in(self, username: str, password: str) -> bool:
+        """Whether these are an access key and its SMTP password. Without *credentials* anybody's are."""
+        with self._lock:
+            if not self.credentials and not self.verify_signatures:
+                return True
+            known = self.credentials.get(username)
+            expected = "" if known is None else smtp_password(known.secret, self.region)
+            same = hmac.compare_digest(expected.encode(), password.encode("utf-8", "replace"))
+            if known is not None and same and not is_temporary(username, known.token):
+                return True
+            self.counts.bad_signatures += 1
+            self.counts.by_code["535"] += 1
+            return False
+
+    def _authenticate(self, request: Request) -> None:
+        """What came over SMTP is not signed: its sender has logged in."""
+        if not isinstance(request, MailRequest):
+            super()._authenticate(request)
 
     def figures(self) -> dict[str, Any]:
         """Counts, and what the inbox says of pace and doubles, as plain values for JSON."""
@@ -182,3 +227,8 @@ class SimulatedSES(SimulatedAccount):
         from ._memory import SimulatedTransport
 
         return SimulatedTransport(self, clock, read_timeout=read_timeout)
+
+
+def _port(server: asyncio.Server) -> int:
+    port: int = server.sockets[0].getsockname()[1]
+    return port

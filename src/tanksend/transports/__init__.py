@@ -9,13 +9,20 @@ from .._sigv4 import Credentials
 from ._ses import SESTransport
 
 if TYPE_CHECKING:
+    from .._smtp_password import smtp_password
     from ._botocore import BotocoreTransport
     from ._file import FileTransport
+    from ._smtp import SMTPTransport
 
-__all__ = ["BotocoreTransport", "Credentials", "FileTransport", "SESTransport"]
+__all__ = ["BotocoreTransport", "Credentials", "FileTransport", "SESTransport", "SMTPTransport", "smtp_password"]
 
 # Loaded when they are first asked for: most programs do without.
-_LATER = {"BotocoreTransport": "._botocore", "FileTransport": "._file"}
+_LATER = {
+    "BotocoreTransport": "._botocore",
+    "FileTransport": "._file",
+    "SMTPTransport": "._smtp",
+    "smtp_password": ".._smtp_password",
+}
 
 
 def __getattr__(name: str) -> object:
