@@ -235,6 +235,17 @@ def test_threads_and_their_loops_share_the_answer():
     assert ["a"] == asked
 
 
+async def test_an_answer_that_came_between_two_looks_is_taken():
+    """Another thread had it, and nobody asks any more."""
+    ses = SES(found())
+    await ses.stored.get("a")
+    looks = iter([None])
+    fresh = ses.stored._fresh
+    ses.stored._fresh = lambda name: next(looks, fresh(name))
+    assert await ses.stored.get("a") == GREETING
+    assert ["a"] == ses.asked
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_a_forked_child_asks_for_itself():
     """Whoever asked in the parent answers to nobody there."""

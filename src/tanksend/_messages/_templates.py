@@ -156,7 +156,7 @@ NO_DATA: Final = TemplateData({})
 
 def read_only_data(value: Mapping[str, Any]) -> TemplateData:
     """A copy of *value* that nobody can change."""
-    if value.__class__ is TemplateData:
+    if isinstance(value, TemplateData):
         return value
     if not isinstance(value, Mapping):
         raise wrong_type("data", "mapping", value)

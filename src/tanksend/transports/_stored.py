@@ -64,10 +64,7 @@ class StoredTemplates:
 
     async def get(self, name: str) -> Template | None:
         """The content stored under *name*; see `TemplateSource.template`."""
-        while True:
-            found = self._known.get(name)
-            if found is not None and time.monotonic() < found.until:
-                break
+        while (found := self._fresh(name)) is None:
             answered = anyio.Event()
             if self._is_first(name, soon_in_this_loop(answered.set)):
                 found = await self._look_up(name)
@@ -86,30 +83,35 @@ class StoredTemplates:
         """Ask anew for *name*."""
         self._known.pop(name, None)
 
+    def _fresh(self, name: str) -> _Known | None:
+        found = self._known.get(name)
+        return found if found is not None and time.monotonic() < found.until else None
+
     def _is_first(self, name: str, wake: Callable[[], None]) -> bool:
         """Whether nobody asks for *name* yet; whoever does is going to call *wake* else."""
         if self._pid != os.getpid():
             self._renew()
         with self._lock:
             waiting = self._waiting.get(name)
-            if waiting is None:
+            if waiting is not None:
+                waiting.append(wake)
+            elif self._fresh(name) is None:
                 self._waiting[name] = []
                 return True
-            waiting.append(wake)
+            else:  # answered in another thread since we looked
+                wake()
             return False
 
     async def _look_up(self, name: str) -> _Known:
-        found = None
         try:
             found = await self._find(name)
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            self._known[name] = found
         finally:
-            with self._lock:
-                if found is not None:
-                    if len(self._known) >= _MOST:
-                        self._known.clear()
-                    self._known[name] = found
-                waiting = self._waiting.pop(name, ())
             # Cancelled, it leaves the question to the next.
+            with self._lock:
+                waiting = self._waiting.pop(name, ())
             for wake in waiting:
                 wake()
         return found
