@@ -12,11 +12,20 @@ import ssl
 import sys
 
 BODY = b'{"MessageId":"0100018c5a7b1234-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee-000000"}'
-ANSWER = (
+HEAD = (
     b"HTTP/1.1 200 OK\r\nDate: Mon, 02 Nov 2026 10:00:00 GMT\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\nConnection: keep-alive\r\n"
-    b"x-amzn-RequestId: 5d1f0e9a-0000-4000-8000-000000000000\r\n\r\n%s" % (len(BODY), BODY)
+    b"x-amzn-RequestId: 5d1f0e9a-0000-4000-8000-000000000000\r\n\r\n"
 )
+ANSWER = HEAD % len(BODY) + BODY
+BULK = b"/v2/email/outbound-bulk-emails"
+ENTRY = b'{"Status":"SUCCESS",' + BODY[1:]
+
+
+def bulk_answer(entries: int) -> bytes:
+    """All taken."""
+    body = b'{"BulkEmailEntryResults":[%b]}' % b",".join([ENTRY] * entries)
+    return HEAD % len(body) + body
 
 
 class Connection(asyncio.Protocol):
@@ -38,8 +47,9 @@ class Connection(asyncio.Protocol):
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # type: ignore[attr-defined]
             if len(self.buffer) < end + 4 + length:
                 return
-            self.buffer = self.buffer[end + 4 + length :]
-            self.transport.write(ANSWER)  # type: ignore[attr-defined]
+            request, self.buffer = self.buffer[: end + 4 + length], self.buffer[end + 4 + length :]
+            answer = bulk_answer(request.count(b'"Destination"', end)) if BULK in request[:end] else ANSWER
+            self.transport.write(answer)  # type: ignore[attr-defined]
 
 
 async def main(certificate: str) -> None:
