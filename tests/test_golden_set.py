@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from mail_readers import READERS, Leaf, View, request_for, sent
 
+from mail_readers import READERS, Leaf, View, request_for, sent
 from tanksend import Address, Attachment, Message, Unsubscribe
 from tanksend._mime import render
 

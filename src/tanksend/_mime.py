@@ -63,14 +63,14 @@ def render(request: SendRequest, *, seed: bytes = b"") -> bytes:
         mail = b"".join([*_fields(request), b"MIME-Version: 1.0\r\n", body.head, b"\r\n", body.body])
     except UnicodeEncodeError:
         # Its text would carry the content.
-        raise _refusal("content", HALF_PAIR) from None
+        raise _refusal("content", HALF_PAIR, cause_type="UnicodeEncodeError") from None
     if len(mail) > MAX_ENCODED_BYTES:
         raise _refusal("content", "is larger than 40 MB once encoded")
     return mail
 
 
-def _refusal(field: str, reason: str) -> InvalidMessageError:
-    return InvalidMessageError(problems=[Problem(field, reason)])
+def _refusal(field: str, reason: str, *, cause_type: str | None = None) -> InvalidMessageError:
+    return InvalidMessageError(problems=[Problem(field, reason)], cause_type=cause_type)
 
 
 # --- headers ---------------------------------------------------------------------------------------------------------

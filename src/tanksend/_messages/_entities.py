@@ -70,6 +70,11 @@ def digest(*pieces: bytes) -> bytes:
     return summary.digest()[:16]
 
 
+def without_control(text: str) -> str:
+    """*text* with spaces for control characters."""
+    return "".join(" " if has_control(character) else character for character in text) if has_control(text) else text
+
+
 # --- fields ----------------------------------------------------------------------------------------------------------
 
 
@@ -107,6 +112,7 @@ def text_field(name: str, text: str) -> bytes:
 
 def words(text: str, *, room: int = 75) -> str:
     """Write *text* so that a field can hold it and a reader gives it back as it was, blanks at its ends too."""
+    text = without_control(text)
     encoded = encode_words(text, room=max(room, 40))
     if needs_encoding(text) or (encoded == encoded.strip(" ") and fits(encoded)):
         return encoded
@@ -147,8 +153,7 @@ def _is_hard(text: str) -> bool:
 
 
 def _parameter(key: str, text: str) -> list[str]:
-    if has_control(text):
-        text = "".join(" " if has_control(character) else character for character in text)
+    text = without_control(text)
     if _TOKEN.fullmatch(text):
         return [f"{key}={text}"]
     if not _is_hard(text):

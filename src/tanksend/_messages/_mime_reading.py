@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 30
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&+.^_-]+/[a-z0-9!#$&+.^_-]+")
 _TOKEN = re.compile(r"[a-z0-9!#$&+.^_`|~-]+")
-_ENCODINGS = frozenset({"", "7bit", "8bit", "binary", "base64", "quoted-printable"})
-_ENCODINGS |= {"uue", "uuencode", "x-uue", "x-uuencode"}
+_LINE_BREAK = re.compile(rb"\r\n?|\n")
+_PLAIN_ENCODINGS = frozenset({"", "7bit", "8bit", "binary"})
+_ENCODINGS = _PLAIN_ENCODINGS | {"base64", "quoted-printable", "uue", "uuencode", "x-uue", "x-uuencode"}
 # Written anew with each part, or about bytes that may have changed.
 _REWRITTEN = frozenset({"content-type", "content-disposition", "content-transfer-encoding"})
 _REWRITTEN |= {"content-length", "content-md5", "mime-version"}
@@ -143,7 +144,7 @@ def _label(mail: Mail[Any, Any], *, is_root: bool) -> _Label:
         if name.lower() in _REWRITTEN:
             text, is_readable = readable(unfolded(value))
             flags.append(is_readable)
-            clean[name] = _without_control(text)
+            clean[name] = entities.without_control(text)
     parameters, is_known = _parameters(clean, "content-type")
     of_disposition, is_known_too = _parameters(clean, "content-disposition")
     kind = clean.get_content_type()
@@ -164,10 +165,6 @@ def _disposition(clean: Mail[Any, Any]) -> str:
     return said if said in {None, "inline", "attachment"} else "attachment"  # type: ignore[return-value]
 
 
-def _without_control(text: str) -> str:
-    return "".join(" " if has_control(character) else character for character in text) if has_control(text) else text
-
-
 def _parameters(clean: Mail[Any, Any], header: str) -> tuple[dict[str, str], bool]:
     """The parameters of one field, the first of each name, and whether all could be decoded."""
     found: dict[str, str] = {}
@@ -176,7 +173,7 @@ def _parameters(clean: Mail[Any, Any], header: str) -> tuple[dict[str, str], boo
         text, is_fine = _parameter(value)
         is_known = is_known and is_fine
         if _TOKEN.fullmatch(key.lower()) and key.lower() not in found:
-            found[key.lower()] = _without_control(text)
+            found[key.lower()] = entities.without_control(text)
     found.pop("boundary", None)
     return found, is_known
 
@@ -277,9 +274,8 @@ class _Reader:
         """A part byte by byte, with its own fields or those of *head*."""
         own, body = _flat(mail)
         if not entities.is_safe(own + body):
-            self.problems.append(
-                Problem("parts", "hold one that may not be changed, and that not every relay can carry")
-            )
+            self.problems.append(Problem("parts", "hold one that may not be changed, and not every relay can carry"))
+            own, body = b"", b""
         kept = own if head is None else head + b"Content-Transfer-Encoding: 7bit\r\n"
         return entities.Part(kept, body, entities.digest(kept, body))
 
@@ -290,8 +286,12 @@ def _content(mail: Mail[Any, Any], encoding: str) -> bytes:
     plain.policy = policy.compat32
     del plain["Content-Transfer-Encoding"]
     plain["Content-Transfer-Encoding"] = encoding
-    raw = plain.get_payload(decode=True)
-    return raw if isinstance(raw, bytes) else b""
+    raw, text = plain.get_payload(decode=True), plain.get_payload()
+    if not isinstance(raw, bytes):
+        return b""
+    if encoding in _PLAIN_ENCODINGS and isinstance(text, str) and raw.isascii() and not text.isascii():
+        return text.encode("utf-8", "surrogatepass")  # set_payload() without a charset: escapes by now
+    return raw
 
 
 def _decoded(raw: bytes, charset: str) -> str | None:
@@ -307,7 +307,7 @@ def _flat(mail: Mail[Any, Any]) -> tuple[bytes, bytes]:
     target = io.BytesIO()
     as_it_is = mail.policy.clone(linesep="\r\n", max_line_length=0)
     BytesGenerator(target, mangle_from_=False, policy=as_it_is).flatten(mail)
-    raw = target.getvalue()
+    raw = _LINE_BREAK.sub(b"\r\n", target.getvalue())
     if raw.startswith(b"\r\n"):
         return b"", raw[2:]
     head, _, body = raw.partition(b"\r\n\r\n")
