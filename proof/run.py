@@ -26,6 +26,8 @@ RUNS = (
     "lanes",
     "redis_sharing",
     "ledger_speed",
+    "same_inbox",
+    "smtp",
 )
 
 

@@ -30,7 +30,7 @@ from tanksend.exceptions import (
     SettingError,
     ThrottlingError,
 )
-from tanksend.testing import Credential, Faults, SimulatedSES, TunnelProxy, check_transport
+from tanksend.testing import Credential, Faults, SimulatedSES, TunnelProxy
 from tanksend.transports import BotocoreTransport, Credentials, SESTransport
 from tanksend.transports._botocore import call_parameters
 from tanksend.transports._botocore_errors import translate, unusable
@@ -741,12 +741,3 @@ def test_a_forked_child_has_connections_of_its_own(given):
         if given:
             transport._given.close()
         assert (3, 2) == (len(ses.inbox), ses.counts.connections)
-
-
-async def test_the_transport_keeps_its_contract():
-    """The conformance kit, over real sockets."""
-    async with SimulatedSES(rate=-1) as ses:
-        await check_transport(
-            lambda: transport_to(ses),
-            broken=lambda: transport_to(ses, endpoint_url="http://127.0.0.1:1"),
-        )
