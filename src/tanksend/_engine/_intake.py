@@ -54,6 +54,11 @@ class Intake:
         """Whether all that will ever be taken in has its fate."""
         return self.ended and self._run.fates.told == self._taken
 
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is taken in until more results have been taken out."""
+        return self._room_wanted is not None and not self._room_wanted.is_set()
+
     def delivered(self, number: int) -> None:
         """So many results were taken out."""
         self._delivered += number
@@ -128,8 +133,8 @@ class Intake:
 
     async def _wait_for_room(self) -> int:
         while self._room() <= 0:
-            self._run.ripen_if_idle()
             self._room_wanted = anyio.Event()
+            self._run.ripen_if_idle()
             await self._room_wanted.wait()
             self._room_wanted = None
         return self._room()

@@ -8,6 +8,7 @@ whichever gets one takes along those that are ripe, too.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 GATHER_SECONDS = 0.5
 """The longest that a message waits for others to share a request with."""
 MANY = 64
-"""When to forget the pools that are empty."""
+"""When to forget the pools that are empty, at the earliest."""
 
 
 def pack_key(request: SendRequest) -> Hashable:
@@ -40,6 +41,10 @@ class Pools:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._pools: dict[Hashable, Pool] = {}
+        self._many = MANY
+        self._gathering: dict[Pool, float] = {}
+        """Those that gather, and until when; the first one is the first whose time is over."""
+        self._timer_set = False
         self._packs = hasattr(run.parts.transport, "send_bulk")
 
     def assign(self, entry: Entry) -> None:
@@ -50,67 +55,85 @@ class Pools:
         entry.pool = None if key is None else self._pools.get(key) or self._new(key)
 
     def _new(self, key: Hashable) -> Pool:
-        if len(self._pools) >= MANY:
+        if len(self._pools) >= self._many:
             self._pools = {name: pool for name, pool in self._pools.items() if not pool.empty}
-        pool = self._pools[key] = Pool(self._run)
+            self._many = max(MANY, 2 * len(self._pools))
+        pool = self._pools[key] = Pool(self._run, self)
         return pool
+
+    def begins(self, pool: Pool) -> None:
+        """*pool* gathers from now on."""
+        due = self._gathering[pool] = self._run.parts.clock.monotonic() + GATHER_SECONDS
+        if not self._timer_set:
+            self._set_timer(due)
+
+    def ends(self, pool: Pool) -> None:
+        """*pool* gathers no more."""
+        self._gathering.pop(pool, None)
+
+    def _set_timer(self, due: float) -> None:
+        self._timer_set = True
+        self._run.timers.at(due, self._time_is_over)
+
+    def _time_is_over(self) -> None:
+        """Those that have gathered for long enough may go; come back for the next."""
+        self._timer_set = False
+        now = self._run.parts.clock.monotonic()
+        for pool, due in tuple(self._gathering.items()):
+            if due > now:
+                self._set_timer(due)
+                return
+            pool.ripen()
 
     def ripen(self) -> None:
         """Nothing more comes for now: all that gather may go."""
-        for pool in self._pools.values():
+        for pool in tuple(self._gathering):
             pool.ripen()
 
 
 class Pool:
     """Messages that may share a request."""
 
-    __slots__ = ("_gathering", "_ripe", "_run", "_since", "_timer_set")
+    __slots__ = ("_gathering", "_pools", "_ripe", "_run")
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, pools: Pools) -> None:
         self._run = run
+        self._pools = pools
         self._gathering: list[Entry] = []
-        self._since = 0.0
-        self._timer_set = False
         self._ripe: deque[Entry] = deque()
-        """The oldest first. Some have been taken, or held, meanwhile: what is not `Entry.available` is passed over."""
+        """By age. Some have been taken, or held, meanwhile: what is not `Entry.available` is passed over."""
 
     @property
     def empty(self) -> bool:
         """Whether nobody waits here."""
+        self._drop_gone()
         return not self._gathering and not self._ripe
 
     def gather(self, entry: Entry) -> None:
         """*entry* is new."""
         gathering = self._gathering
         if not gathering:
-            self._since = self._run.parts.clock.monotonic()
-            if not self._timer_set:
-                self._set_timer()
+            self._pools.begins(self)
         gathering.append(entry)
         if len(gathering) >= self._run.lanes.pack_limit():
             self.ripen()
 
-    def _set_timer(self) -> None:
-        self._timer_set = True
-        self._run.timers.at(self._since + GATHER_SECONDS, self._time_is_over)
-
-    def _time_is_over(self) -> None:
-        self._timer_set = False
-        if self._gathering:
-            if self._since + GATHER_SECONDS <= self._run.parts.clock.monotonic():
-                self.ripen()
-            else:
-                self._set_timer()
-
     def ripen(self) -> None:
         """Those that gather may go."""
+        self._pools.ends(self)
         gathered, self._gathering = self._gathering, []
         for entry in gathered:
             self._run.make_ready(entry)
 
     def add(self, entry: Entry) -> None:
-        """*entry* is ripe, and waits for a slot."""
-        self._ripe.append(entry)
+        """*entry* is ripe, and waits for a slot; perhaps not for the first time."""
+        ripe = self._ripe
+        if not ripe or ripe[-1].sequence < entry.sequence:
+            ripe.append(entry)
+            return
+        place = bisect_left(ripe, entry.sequence, key=_age)
+        if ripe[place] is not entry:
+            ripe.insert(place, entry)
 
     def _drop_gone(self) -> None:
         ripe = self._ripe
@@ -122,9 +145,9 @@ class Pool:
         self._drop_gone()
         weight = uncounted = 0
         for entry in self._ripe:
-            if weight >= limit:
-                break
-            if entry.available and weight + entry.weight <= limit:
+            if entry.available:
+                if weight + entry.weight > limit:
+                    break
                 weight += entry.weight
                 uncounted += entry.uncounted
         return weight, uncounted
@@ -139,3 +162,7 @@ class Pool:
             entry.available = False
             room -= entry.weight
             entries.append(entry)
+
+
+def _age(entry: Entry) -> int:
+    return entry.sequence

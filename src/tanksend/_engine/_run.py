@@ -231,8 +231,8 @@ class Run:
             self.make_ready(entry)
 
     def ripen_if_idle(self) -> None:
-        """Intake waits for room: see that something will be sent that makes room."""
-        if self._in_flight == 0:
+        """Nothing is on the wire or may go, and intake waits for room: see that something is sent that makes room."""
+        if self._in_flight == 0 and self.intake.waits and not any(self._ready):
             self.pools.ripen()
 
     def next_waiting(self, number: int) -> list[Entry]:
@@ -245,6 +245,7 @@ class Run:
         for lane in LANES:
             if self._ready[lane] and self._ticketed[lane] is None:
                 self.renew_ticket(lane)
+        self.ripen_if_idle()
 
     def renew_ticket(self, lane: Priority) -> None:
         """See that the lanes know the oldest entry of *lane*, when it may be sent."""
