@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -16,8 +17,6 @@ from ._lanes import LATE
 from ._parts import log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..exceptions import Origin
     from ..typing import BulkTransport
     from ._books import Books
@@ -183,27 +182,33 @@ class Attempts:
 
     async def _end(self, entry: Entry, outcome: object) -> None:
         """What became of a message that went alone."""
-        error = self._note(entry, outcome)
+        error = self._note(entry, outcome, self._parts.jitter())
+        if _is_good(error):
+            self._run.grow()
         self._run.renew_tickets()
         await self._parts.feedback(Signal(entry.weight, error, entry.uncounted), self._run.lanes.wake)
 
     async def _end_all(self, entries: Sequence[Entry], outcome: object) -> None:
         """What became of several: one outcome for each, or one error for all."""
-        outcomes = list(outcome) if isinstance(outcome, list | tuple) else [outcome] * len(entries)
-        outcomes += [None] * (len(entries) - len(outcomes))
+        if isinstance(outcome, SendError) or not isinstance(outcome, Sequence) or len(outcome) != len(entries):
+            # Of too few or too many, nobody knows which is whose.
+            error = outcome if isinstance(outcome, SendError) else self._unexplained(outcome)
+            outcome = [error] * len(entries)
+        jitter = self._parts.jitter()  # one for all: who is tried again at the same time shares a request again
         signals: dict[type, list[tuple[Entry, SendError | None]]] = {}
-        for entry, own in zip(entries, outcomes, strict=False):
-            error = self._note(entry, own)
-            signals.setdefault(type(error), []).append((entry, error))
+        for entry, own in zip(entries, outcome, strict=True):
+            note = self._note(entry, own, jitter)
+            signals.setdefault(type(note), []).append((entry, note))
+        if any(_is_good(error) for some in signals.values() for _, error in some):
+            self._run.grow()
         self._run.renew_tickets()
         for some in signals.values():
             weight, uncounted = sum(entry.weight for entry, _ in some), sum(entry.uncounted for entry, _ in some)
             await self._parts.feedback(Signal(weight, some[0][1], uncounted), self._run.lanes.wake)
 
-    def _note(self, entry: Entry, outcome: object) -> SendError | None:
+    def _note(self, entry: Entry, outcome: object, jitter: float) -> SendError | None:
         """Settle *entry*, or put it back for another attempt; the error, if there is one."""
         if isinstance(outcome, Receipt):
-            self._run.grow()
             self._run.fates.settle(entry, Status.SENT, message_id=outcome.message_id)
             return None
         error = outcome if isinstance(outcome, SendError) else self._unexplained(outcome)
@@ -211,23 +216,21 @@ class Attempts:
             # It was raised before, for another message or an earlier attempt.
             error = copy_of(error)
         error.attempts = entry.attempts
-        self._failed(entry, error)
+        self._failed(entry, error, jitter)
         return error
 
-    def _failed(self, entry: Entry, error: SendError) -> None:
+    def _failed(self, entry: Entry, error: SendError, jitter: float) -> None:
         entry.error = error
         if isinstance(error, ThrottlingError):
             entry.throttles += 1
             self._run.report.throttled += 1
         if error.maybe_sent:
             entry.unknown = entry.unknown or error
-        elif error.scope in (Scope.MESSAGE, Scope.RECIPIENT) and not error.retryable:
-            self._run.grow()
         if self._parts.observers:
             self._run.fates.tell(SendEvent(EventKind.ATTEMPT_FAILED, entry.index, error, entry.attempts))
-        self._decide(entry, error)
+        self._decide(entry, error, jitter)
 
-    def _decide(self, entry: Entry, error: SendError) -> None:
+    def _decide(self, entry: Entry, error: SendError, jitter: float) -> None:
         """Put *entry* back for another attempt, or settle it; then see what else the error concerns."""
         run = self._run
         if isinstance(error, ThrottlingError) and self._is_too_heavy(entry):
@@ -235,7 +238,7 @@ class Attempts:
             return
         now = self._parts.clock.monotonic()
         elapsed = now - entry.taken_at
-        attempt = Attempt(entry.attempts, error, elapsed, self._parts.jitter(), entry.throttles)
+        attempt = Attempt(entry.attempts, error, elapsed, jitter, entry.throttles)
         decision = self._ask(attempt)
         if isinstance(decision, Retry) and not run.leaving:
             again = now + decision.after
@@ -260,6 +263,13 @@ class Attempts:
         except BaseException as error:  # noqa: BLE001  (it must not cost a fate)
             self._run.crash(error)
             return GiveUp()
+
+
+def _is_good(error: SendError | None) -> bool:
+    """Whether SES works as it should: it took a message, or found fault with that one alone."""
+    return error is None or not (
+        error.maybe_sent or error.retryable or error.scope not in (Scope.MESSAGE, Scope.RECIPIENT)
+    )
 
 
 def _foreign(error: BaseException, scope: anyio.CancelScope) -> bool:
