@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from .._messages import Priority
+from ..exceptions import DailyQuotaExceededError
 from ..typing import Demand, Slot
 from ._errors import limiter_error
 from ._waits import with_notice
@@ -87,7 +88,10 @@ class Lanes:
         """Let *run* compete in *lane* with its entry of that age."""
         heapq.heappush(self._tickets, (lane, sequence, next(self._numbers), run))
         if lane is Priority.TRANSACTIONAL:
-            self._transactional_at = self._clock.monotonic()
+            now = self._clock.monotonic()
+            if now - self._transactional_at >= TRANSACTIONAL_SECONDS:
+                self._pack_limit_until = -math.inf
+            self._transactional_at = now
         asked, nap = self._asked, self._nap
         if asked is None or lane >= asked.priority:
             return
@@ -105,7 +109,7 @@ class Lanes:
         if now >= self._pack_limit_until:
             self._pack_limit_until = now + PACK_LIMIT_SECONDS
             beside = now - self._transactional_at < TRANSACTIONAL_SECONDS
-            room = self._parts.granted_rate() * (PACK_SECONDS_BESIDE_TRANSACTIONAL if beside else PACK_SECONDS)
+            room = self._parts.usable_rate() * (PACK_SECONDS_BESIDE_TRANSACTIONAL if beside else PACK_SECONDS)
             self._pack_limit = MOST_ENTRIES if room >= MOST_ENTRIES else max(1, int(room))
         return self._pack_limit
 
@@ -237,25 +241,44 @@ class Lanes:
         return parcel
 
     async def _reserve(self, best: Entry) -> Slot | None:
-        """Get a slot for the best entry; None to look again, or when that failed, which its run has then been told."""
+        """
+        Get a slot for the best entry and those that go along; for fewer of them where the day has no room for all.
+
+        None to look again, or when that failed, which its run has then been told.
+        """
+        limit = best.weight if best.pool is None else max(best.weight, self.pack_limit())
+        while best.available:
+            asked = self._asked = self._demand(best, limit)
+            limit = max(best.weight, asked.recipients // 2)
+            try:
+                slot = await self._ask(asked)
+            except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
+                if not isinstance(error, DailyQuotaExceededError) or limit == asked.recipients:
+                    self._refused(best, error)
+                    return None
+            else:
+                if slot is None or slot.delay <= FAR or limit == asked.recipients:
+                    return self._got(slot)
+                await self._parts.release(slot)
+        return None
+
+    def _demand(self, best: Entry, limit: int) -> Demand:
+        """What goes with the next request of at most *limit* recipients."""
         weight, uncounted = best.weight, best.uncounted
         if best.pool is not None:
-            weight, uncounted = best.pool.load(max(best.weight, self.pack_limit()))
-        least = weight if weight == 1 else self._at_least(best)
-        asked = Demand(weight, least, best.lane, uncounted)
-        self._asked = asked
-        slow, self._limiter_waits = self._limiter_waits, False
-        try:
-            slot = await (self._ask_patiently(asked) if slow else self._ask(asked))
-        except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
-            self._refused(best, error)
-            return None
+            weight, uncounted = best.pool.load(limit)
+        return Demand(weight, weight if weight == 1 else self._at_least(best), best.lane, uncounted)
+
+    def _got(self, slot: Slot | None) -> Slot | None:
         if slot is not None:
             self._slot = slot
             self._due = self._clock.monotonic() + slot.delay
         return slot
 
-    async def _ask(self, asked: Demand) -> Slot:
+    async def _ask(self, asked: Demand) -> Slot | None:
+        slow, self._limiter_waits = self._limiter_waits, False
+        if slow:
+            return await self._ask_patiently(asked)
         return await with_notice(self._limiter.reserve(asked), self._limiter_has_waited)
 
     async def _ask_patiently(self, asked: Demand) -> Slot | None:
@@ -263,7 +286,7 @@ class Lanes:
         with anyio.CancelScope() as asking:
             self._asking = asking
             try:
-                return await self._ask(asked)
+                return await with_notice(self._limiter.reserve(asked), self._limiter_has_waited)
             finally:
                 self._asking = None
         return None
@@ -309,7 +332,7 @@ class Lanes:
         if extra < 0:
             parcel.slot = Slot(slot.delay, slot.recipients + extra, slot.token)
             await self._parts.release(Slot(slot.delay, -extra, slot.token))
-            return True
+            return self._still_goes(parcel)
         entry = parcel.entries[0]
         try:
             charged = await self._limiter.reserve(Demand(extra, extra, entry.lane, min(extra, entry.uncounted)))
@@ -332,6 +355,14 @@ class Lanes:
             await self._give_back()
             return False
         parcel.surcharge = charged
+        return True
+
+    def _still_goes(self, parcel: Parcel) -> bool:
+        """False when some of *parcel*, which has not left yet, was stopped meanwhile, or its time has run out."""
+        now = self._clock.monotonic()
+        if parcel.run.leaving or any(entry.is_late(now) for entry in parcel.entries):
+            self._put_back(parcel.slot, parcel)
+            return False
         return True
 
     def _put_back(self, slot: Slot, parcel: Parcel) -> None:

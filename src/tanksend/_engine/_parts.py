@@ -39,6 +39,9 @@ log = logging.getLogger("tanksend")
 MAX_PARALLEL = 256
 """Requests on the wire at once when the caller sets no limit."""
 
+HEADROOM = 1.02
+"""By how much more than a limiter's own rate the granted one may be and still count as used to the full."""
+
 RELEASE_SECONDS = 5.0
 """How long a limiter may take to get a slot back while everybody else leaves."""
 
@@ -71,6 +74,18 @@ class Parts:
         """Recipients per second that the account may send; ``math.inf`` where that is not known."""
         figures = self.figures()
         return math.inf if figures is None else figures.granted_rate
+
+    def usable_rate(self) -> float:
+        """
+        Recipients per second at which the limiter lets go; ``math.inf`` where that is not known.
+
+        The granted rate as a rule: the limiter stays a little below it, to be safe, and that little is no matter here.
+        """
+        figures = self.figures()
+        if figures is not None:
+            return min(figures.granted_rate, figures.rate * HEADROOM)
+        rate = getattr(self.limiter, "rate", None)
+        return float(rate) if isinstance(rate, int | float) else math.inf
 
     async def feedback(self, signal: Signal, notice: Callable[[], object]) -> None:
         """Tell the limiter; what goes wrong there is its own. *notice* is called should it take its time."""
