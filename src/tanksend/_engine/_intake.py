@@ -13,6 +13,7 @@ from ..typing import Allow, Drop, Hold, Replace
 from ._entry import Entry
 from ._errors import stopped
 from ._prepare import prepare, uncounted, without_suppressed
+from ._templates import StoredTemplates
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -36,6 +37,7 @@ class Intake:
         self._source = source
         self._priority = priority
         self._give_up_after = give_up_after
+        self._templates = StoredTemplates(run)
         self._pulling = anyio.CancelScope()
         self._closing = anyio.CancelScope(shield=True)
         self._taken = 0
@@ -182,6 +184,7 @@ class Intake:
                 entries = [entry for entry in entries if not entry.settled and not entry.follows]
             for entry in entries:
                 self._prepare(entry)
+            await self._templates.check(entries)
             await self._suppress([entry for entry in entries if not entry.settled])
             if self._run.parts.guards:
                 for entry in entries:
@@ -239,6 +242,7 @@ class Intake:
             if isinstance(decision, Replace):
                 entry.message = decision.message
                 self._prepare(entry)
+                await self._templates.check([entry])
                 if not entry.settled:
                     await self._suppress([entry])
             elif isinstance(decision, Hold):
