@@ -28,7 +28,6 @@ _MAX_NAME = 127  # of a header, with its colon; SES API v2, MessageHeader.Name
 _PIECES = re.compile(r"(?<! ) (?! )")  # a single space, where a field may fold
 _TOKEN = re.compile(r"[A-Za-z0-9!#$&+.^_`|~-]+")
 _ENDS_EARLY = re.compile(r'[;"\\]')
-_LINE_BREAK = re.compile(r"\r\n?|\n")
 # RFC 2045 section 6.7: what quoted-printable writes as it is.
 _PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte != ord("=")) + b"\n\t"
 # A dot at the start of a line gets lost where a relay forgets to double it, and "From " starts a message in an mbox.
@@ -188,7 +187,7 @@ def text_part(subtype: str, text: str, parameters: Iterable[tuple[str, str]] = (
     Raises:
         UnicodeEncodeError: *text* holds half of a surrogate pair.
     """
-    raw = _LINE_BREAK.sub("\n", text).encode()
+    raw = text.replace("\r\n", "\n").replace("\r", "\n").encode()
     needing = len(raw.translate(None, _PLAIN))
     kind = parametrized("Content-Type", f"text/{subtype}", [("charset", "UTF-8"), *parameters])
     if needing * 2 <= len(raw) // 3:
