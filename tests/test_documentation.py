@@ -60,7 +60,7 @@ def test_every_block_runs(page, simulated, capsys):
     names: dict[str, object] = {"__name__": "__main__"}
     for line, block in _blocks(page):
         _run(page, line, block, names)
-    assert simulated.counts.accepted > 0 or page.name == "testing.md"
+    assert simulated.counts.accepted > 0 or page.name in {"smtp.md", "testing.md"}
 
 
 def test_readme_opens_with_the_two_commands():
