@@ -33,8 +33,8 @@ from tanksend.exceptions import (
 from tanksend.testing import Credential, Faults, SimulatedSES, TunnelProxy
 from tanksend.transports import BotocoreTransport, Credentials, SESTransport
 from tanksend.transports._botocore import call_parameters
-from tanksend.transports._botocore_errors import translate, unusable
-from tanksend.typing import Account, AccountSource, BulkRequest, SendRequest
+from tanksend.transports._botocore_errors import refusal_of, translate, unusable
+from tanksend.typing import Account, AccountSource, BulkRequest, SendRequest, TemplateSource
 
 pytestmark = pytest.mark.anyio
 
@@ -165,8 +165,9 @@ async def test_a_bulk_request_that_fails_as_a_whole_is_an_error():
         assert not caught.value.maybe_sent
 
 
-async def test_moto_takes_the_same_messages(monkeypatch):
+async def test_moto_takes_the_same_messages(monkeypatch, needs):
     """A server that nobody here wrote."""
+    needs("moto")
     from moto.core import DEFAULT_ACCOUNT_ID
     from moto.server import ThreadedMotoServer
     from moto.ses.models import ses_backends
@@ -352,7 +353,7 @@ async def test_what_botocore_refuses_is_not_told():
     """Its text quotes the parameters."""
     async with SimulatedSES(rate=-1) as ses:
         transport = transport_to(ses)
-        transport._extra = {"TenantName": 7}
+        transport._extra = {"ConfigurationSetName": 7}
         with pytest.raises(InvalidMessageError, match="botocore refuses a parameter") as caught:
             await transport.send(request_for())
         transport._extra = {"NewThing": "kim@example.com", "NewerThing": 1}
@@ -391,18 +392,32 @@ async def test_asking_is_never_of_unknown_outcome():
 
 
 async def test_a_stored_template_is_fetched():
-    """None for one that is not there; what forbids it is an error."""
-    transport = BotocoreTransport(client=client_for())
-    with botocore.stub.Stubber(transport._given) as stub:
-        content = {"Subject": "Hi {{name}}", "Text": "Dear {{name}}"}
-        found = {"TemplateName": "hi", "TemplateContent": content, "ResponseMetadata": {"HTTPStatusCode": 200}}
-        stub.add_response("get_email_template", found)
-        assert Template(subject="Hi {{name}}", text="Dear {{name}}") == await transport.template("hi")
-        stub.add_client_error("get_email_template", "NotFoundException", http_status_code=404)
-        assert await transport.template("hi") is None
-        stub.add_client_error("get_email_template", "AccessDeniedException", http_status_code=403)
-        with pytest.raises(AccessDeniedError):
-            await transport.template("hi")
+    """Once for each name; one that is not there is an error, and where it cannot be told it is None."""
+    async with SimulatedSES(templates={"hi": {"Subject": "Hi {{name}}", "Text": "Dear {{name}}"}}) as ses:
+        transport = transport_to(ses)
+        assert isinstance(transport, TemplateSource)
+        for _ in range(3):
+            assert Template(subject="Hi {{name}}", text="Dear {{name}}") == await transport.template("hi")
+        assert 1 == ses.counts.requests
+        transport.forget_template("hi")
+        await transport.template("hi")
+        assert 2 == ses.counts.requests
+        with pytest.raises(ConfigurationError, match="The template none does not exist"):
+            await transport.template("none")
+        ses.deny = ["ses:GetEmailTemplate"]
+        assert await transport.template("other") is None
+        await transport.aclose()
+
+
+def test_an_answer_is_taken_for_the_call_it_belongs_to():
+    """botocore may have asked another service for keys in the middle of it."""
+    response = {"Error": {"Code": "AccessDenied", "Message": "no"}, "ResponseMetadata": {"RequestId": "12345678"}}
+    error = named("ClientError", response=response, operation_name="SendEmail")
+    answer = refusal_of(error, "SendEmail")
+    assert (0, {"x-amzn-requestid": "12345678"}) == (answer.status, answer.headers)
+    assert b'{"__type": "AccessDenied", "message": "no"}' == answer.body
+    assert refusal_of(error, "GetAccount") is None
+    assert refusal_of(ValueError("no"), "SendEmail") is None
 
 
 async def test_it_has_the_same_name_as_the_native_transport():
@@ -631,12 +646,11 @@ def named(name: str, base: type[Exception] = Exception, **fields) -> Exception:
         (named("HTTPClientError"), OutcomeUnknownError),
         (ValueError("kim@example.com"), OutcomeUnknownError),
         (named("ClientError", response={"Error": {}}, operation_name="AssumeRole"), CredentialsError),
-        (named("ClientError", response={}, operation_name="SendEmail"), OutcomeUnknownError),
     ],
 )
 def test_what_cannot_be_told_is_unknown(error, kind):
     """Only what is certain is called so, and no text is repeated."""
-    found = translate(error, operation="SendEmail", to="email.example.com")
+    found = translate(error, to="email.example.com")
     assert type(found) is kind
     assert "kim" not in f"{found}{found!r}"
     assert found.maybe_sent is (kind is OutcomeUnknownError)
@@ -646,7 +660,7 @@ def test_proxies_that_cannot_be_configured_are_no_broken_request():
     """botocore raises it as any error of its HTTP client."""
     error = named("HTTPClientError")
     error.__context__ = named("InvalidProxiesConfigError")
-    assert isinstance(translate(error, operation="SendEmail", to="SES"), ConfigurationError)
+    assert isinstance(translate(error, to="SES"), ConfigurationError)
 
 
 def test_the_runtime_that_is_missing_later_is_named():

@@ -18,20 +18,22 @@ import attrs
 from .._classify import parse_v2_error
 from .._endpoints import check_region
 from .._forks import watch
-from .._payload import PayloadWriter, parse_account, parse_bulk, parse_receipt, parse_template
+from .._payload import PayloadWriter, parse_account, parse_bulk, parse_receipt
 from .._version import __version__
 from ..exceptions import CredentialsError, SendError, SettingError
 from ._aws_session import open_session, refuse_both, unwrap_session
-from ._botocore_errors import as_answer, translate, unusable
+from ._botocore_errors import as_answer, refusal_of, translate, unusable
 from ._credentials import _botocore_failed, _freeze
 from ._crew import Crew
 from ._ses import _harmless, _seconds, _unusable
 from ._settings import _parse_endpoint
+from ._stored import StoredTemplates
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from .._http1 import Answer
     from .._messages import Template
     from .._results import Receipt
     from .._sigv4 import Credentials
@@ -43,7 +45,6 @@ __all__ = ["BotocoreTransport"]
 T = TypeVar("T")
 
 _OK: Final = 200
-_NOT_FOUND: Final = 404
 _SERVICE: Final = "sesv2"
 # Requests on the wire at once. Well above what SES's usual rates need: 200 a second, each answered within 0.2 s.
 _CONNECTIONS: Final = 50
@@ -99,6 +100,22 @@ class _Client:
         except Exception as error:  # noqa: BLE001 - botocore, its HTTP client and its files: anything.
             raise _botocore_failed(error, None) from None
 
+    def exchange(self, operation: str, method: str, parameters: Mapping[str, Any]) -> Answer:
+        """
+        Make one call; any status is an answer.
+
+        Raises:
+            SendError: There is no answer, or no call was made.
+        """
+        self.credentials()
+        try:
+            return as_answer(getattr(self.calls, method)(**parameters))
+        except Exception as error:  # noqa: BLE001 - botocore, urllib3, and handlers of the caller's: anything.
+            refusal = refusal_of(error, operation)
+            if refusal is not None:
+                return refusal
+            raise translate(error, to=self.host) from None
+
     def call(
         self, operation: str, method: str, parameters: Mapping[str, Any], senders: Collection[str] = ()
     ) -> tuple[bytes, Mapping[str, str]]:
@@ -108,15 +125,14 @@ class _Client:
         Raises:
             SendError: It is none, or there is no answer.
         """
-        self.credentials()
-        try:
-            response = getattr(self.calls, method)(**parameters)
-        except Exception as error:  # noqa: BLE001 - botocore, urllib3, and handlers of the caller's: anything.
-            raise translate(error, operation=operation, to=self.host, senders=senders, region=self.region) from None
-        status, headers, body = as_answer(response)
-        if status == _OK:
-            return body, headers
-        raise parse_v2_error(status, headers, body, senders=senders, region=self.region)
+        answer = self.exchange(operation, method, parameters)
+        if answer.status == _OK:
+            return answer.body, answer.headers
+        raise self.error(answer, senders)
+
+    def error(self, answer: Answer, senders: Collection[str] = ()) -> SendError:
+        """Make the error of an answer that is no success."""
+        return parse_v2_error(answer.status, answer.headers, answer.body, senders=senders, region=self.region)
 
 
 class BotocoreTransport:
@@ -184,6 +200,7 @@ class BotocoreTransport:
         self._timeouts = _seconds("connect_timeout", connect_timeout), _seconds("read_timeout", read_timeout)
         self._connections = _connections(client, max_connections)
         self._payloads = PayloadWriter()
+        self._stored = StoredTemplates(self._ask_for_template, self._template_error)
         self._crew = Crew("tanksend-botocore", self._connections)
         self._client: _Client | None = None
         self._forked = False
@@ -228,15 +245,23 @@ class BotocoreTransport:
 
     async def template(self, name: str) -> Template | None:
         """
-        Fetch a template that is stored in SES; None if there is none of that name.
+        The content of a template that is stored in SES, or None where it cannot be told; as `SESTransport.template`.
 
         Raises:
-            SendError: As for `account`.
+            ConfigurationError: There is no template of that name.
         """
-        try:
-            return await self._run(_template, name)
-        except SendError as error:
-            raise _harmless(error) from None
+        return await self._stored.get(name)
+
+    def forget_template(self, name: str) -> None:
+        """Ask SES anew when the template of that *name* is next wanted: it was changed."""
+        self._stored.forget(name)
+
+    async def _ask_for_template(self, name: str) -> Answer:
+        parameters = {"TemplateName": name}
+        return await self._run(_Client.exchange, "GetEmailTemplate", "get_email_template", parameters)
+
+    async def _template_error(self, answer: Answer) -> SendError:
+        return await self._run(_Client.error, answer)
 
     async def account(self) -> Account:
         """
@@ -373,16 +398,6 @@ def call_parameters(body: bytes) -> dict[str, Any]:
             for attachment in kind.get("Attachments", ()):
                 attachment["RawContent"] = base64.b64decode(attachment["RawContent"])
     return parameters
-
-
-def _template(client: _Client, name: str) -> Template | None:
-    try:
-        body, _ = client.call("GetEmailTemplate", "get_email_template", {"TemplateName": name})
-    except SendError as error:
-        if error.status == _NOT_FOUND:
-            return None
-        raise
-    return parse_template(body)
 
 
 def _account_key(client: _Client) -> str:

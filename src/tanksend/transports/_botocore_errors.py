@@ -16,7 +16,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from .._classify import parse_v2_error
+from .._http1 import Answer
 from ..exceptions import (
     ConfigurationError,
     ConnectionFailedError,
@@ -30,9 +30,9 @@ from ._failures import LinkError, no_connection, outcome_unknown, refused_by_pro
 from ._settings import _file_error
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["as_answer", "needs_crt", "translate", "unusable"]
+__all__ = ["as_answer", "needs_crt", "refusal_of", "translate", "unusable"]
 
 _NO_REGION = "No AWS region is set"
 _SET_REGION = (
@@ -85,36 +85,8 @@ def unusable(error: Exception, profile: str | None = None) -> ConfigurationError
     )
 
 
-def translate(
-    error: Exception, *, operation: str, to: str, senders: Collection[str] = (), region: str | None = None
-) -> SendError:
-    """
-    Make the error of a call that raised *error*; never raises.
-
-    Args:
-        error: What botocore raised, or anything that was called in it.
-        operation: The operation's name, ``SendEmail``: botocore also calls other services, for credentials.
-        to: The endpoint's host, for the text.
-        senders: As for `parse_v2_error`.
-        region: As for `parse_v2_error`.
-    """
-    name = type(error).__name__
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):  # ClientError and its modelled kin: there is an answer.
-        if getattr(error, "operation_name", operation) != operation:
-            return _botocore_failed(error, None)
-        return parse_v2_error(*as_answer(response), senders=senders, region=region)
-    if name == "ParamValidationError":
-        return _bad_parameters(error)
-    if name == "MissingDependencyException" or name in _UNUSABLE or _holds(error, "InvalidProxiesConfigError"):
-        return unusable(error)
-    if name in _NO_KEYS or "SSO" in name or name.startswith("Login"):
-        return _botocore_failed(error, None)
-    return _broken(error, to)
-
-
-def as_answer(response: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
-    """Status, headers and a body again, of what botocore has made of them."""
+def as_answer(response: Mapping[str, Any]) -> Answer:
+    """The answer as it came, of what botocore has made of it: status, headers and JSON."""
     metadata = response.get("ResponseMetadata") or {}
     headers = {str(key).lower(): str(value) for key, value in (metadata.get("HTTPHeaders") or {}).items()}
     if metadata.get("RequestId"):
@@ -124,7 +96,35 @@ def as_answer(response: Mapping[str, Any]) -> tuple[int, Mapping[str, str], byte
         body = {key: value for key, value in response.items() if key != "ResponseMetadata"}
     else:
         body = {"__type": refusal.get("Code"), "message": refusal.get("Message")}
-    return int(metadata.get("HTTPStatusCode") or 0), headers, json.dumps(body, default=str).encode()
+    status = int(metadata.get("HTTPStatusCode") or 0)
+    return Answer(status, headers, json.dumps(body, default=str).encode(), keep_alive=True)
+
+
+def refusal_of(error: Exception, operation: str) -> Answer | None:
+    """The answer in *error*, if it is one to *operation*: botocore also calls other services, for credentials."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict) or getattr(error, "operation_name", operation) != operation:
+        return None
+    return as_answer(response)
+
+
+def translate(error: Exception, *, to: str) -> SendError:
+    """
+    Make the error of a call that raised *error* and has no answer; never raises.
+
+    Args:
+        error: What botocore raised, or anything that was called in it.
+        to: The endpoint's host, for the text.
+    """
+    name = type(error).__name__
+    if name == "ParamValidationError":
+        return _bad_parameters(error)
+    if name == "MissingDependencyException" or name in _UNUSABLE or _holds(error, "InvalidProxiesConfigError"):
+        return unusable(error)
+    of_another_service = isinstance(getattr(error, "response", None), dict)
+    if of_another_service or name in _NO_KEYS or "SSO" in name or name.startswith("Login"):
+        return _botocore_failed(error, None)
+    return _broken(error, to)
 
 
 def _bad_parameters(error: Exception) -> InvalidMessageError:
