@@ -141,10 +141,12 @@ class SimulatedSES(SimulatedAccount):
         servers = [await self._listen(self.port, lambda: Connection(self), self.tls)]
         self.port = _port(servers[0])
         if self.smtp_port is not None:
-            servers.append(await self._listen(self.smtp_port, lambda: MailConnection(self, secured=False)))
+            servers.append(await self._listen(self.smtp_port, lambda: MailConnection(self, self.tls, secured=False)))
             self.smtp_port = _port(servers[-1])
         if self.smtps_port is not None:
-            servers.append(await self._listen(self.smtps_port, lambda: MailConnection(self, secured=True), self.tls))
+            servers.append(
+                await self._listen(self.smtps_port, lambda: MailConnection(self, self.tls, secured=True), self.tls)
+            )
             self.smtps_port = _port(servers[-1])
         listening()
         await stop.wait()

@@ -22,7 +22,6 @@ class Behaviour(Account, Protocol):
     """What a connection needs to know of the server it belongs to."""
 
     mail_connections: set[MailConnection]
-    tls: ssl.SSLContext | None
     idle_timeout: float | None
     close_after_requests: int | None
     slow_step: float
@@ -42,13 +41,15 @@ class MailConnection(asyncio.Protocol):
 
     Args:
         server: The server it belongs to.
+        context: For STARTTLS; None does not offer it.
         secured: TLS is spoken from the first byte.
     """
 
-    def __init__(self, server: Behaviour, *, secured: bool) -> None:
+    def __init__(self, server: Behaviour, context: ssl.SSLContext | None, *, secured: bool) -> None:
         self._server = server
+        self._context = context
         self._loop = asyncio.get_running_loop()
-        self._session = Session(server, secured=secured, can_secure=server.tls is not None)
+        self._session = Session(server, secured=secured, can_secure=context is not None)
         self._transport: asyncio.Transport | None = None
         self._handshake: asyncio.Task[None] | None = None
         self._waiting = b""
@@ -140,7 +141,7 @@ class MailConnection(asyncio.Protocol):
         self._handshake = self._loop.create_task(self._shake_hands())
 
     async def _shake_hands(self) -> None:
-        transport, context = self._transport, self._server.tls
+        transport, context = self._transport, self._context
         if transport is None or context is None:
             return
         with contextlib.suppress(OSError):  # The client did not like us: it has gone, or goes now.
