@@ -47,7 +47,11 @@ class Attempts:
         """One request for *parcel*, and what follows from it; *scope* is the worker's."""
         run = self._run
         if run.books is not None:
-            claimed = await self._claim(run.books, parcel)
+            run.books.spare(scope)
+            try:
+                claimed = await self._claim(run.books, parcel)
+            finally:
+                run.books.spare_no_longer(scope)
             if claimed is None:
                 return
             parcel = claimed
@@ -109,8 +113,8 @@ class Attempts:
                     return parcel if await self._due(parcel) else None
                 found = await self._hand_on(books, parcel)
         except SendError as error:
-            await self._call_off(parcel, error)
             self._run.fail(error)
+            await self._call_off(parcel, error)
         except BaseException:
             await self._call_off(parcel, stopped())
             raise
@@ -119,9 +123,9 @@ class Attempts:
     async def _hand_on(self, books: Books, parcel: Parcel) -> Parcel | None:
         """All that was in *parcel* is others' business: its slot is for the next, perhaps of another run."""
         run = self._run
+        await books.look_again()
         run.off_the_wire(parcel)
         run.renew_tickets()
-        await books.look_again()
         return await run.lanes.hand_on(parcel)
 
     async def _due(self, parcel: Parcel) -> bool:
@@ -138,11 +142,12 @@ class Attempts:
             await self._release(parcel)
             return False
         self._hold_the_late(parcel)
-        if parcel.entries:
+        while parcel.weight < parcel.slot.recipients and parcel.entries:
             await self._give_back(parcel)
-            return True
-        await self._call_off(parcel)
-        return False
+            self._hold_the_late(parcel)
+        if not parcel.entries:
+            await self._call_off(parcel)
+        return bool(parcel.entries)
 
     def _hold_the_late(self, parcel: Parcel) -> None:
         """Take out of *parcel* what must not be sent any more: it was stopped meanwhile, or its time has run out."""
@@ -155,14 +160,14 @@ class Attempts:
             if error is None:
                 parcel.entries.append(entry)
             else:
+                entry.since = now  # until its slot it has waited already
                 run.hold(entry, error)
 
     async def _give_back(self, parcel: Parcel) -> None:
         """What *parcel* has become too light for."""
         slot, extra = parcel.slot, parcel.slot.recipients - parcel.weight
-        if extra > 0:
-            parcel.slot = Slot(slot.delay, slot.recipients - extra, slot.token)
-            await self._parts.release(Slot(slot.delay, extra, slot.token))
+        parcel.slot = Slot(slot.delay, slot.recipients - extra, slot.token)
+        await self._parts.release(Slot(slot.delay, extra, slot.token))
 
     async def _release(self, parcel: Parcel) -> None:
         await self._parts.release(parcel.slot)

@@ -42,6 +42,7 @@ QUESTIONS = 16
 LOOK_AHEAD = 100
 """Waiting messages that are looked up again once somebody else was seen to work on the same batch."""
 NO_KEY = "is not given, and the batch has no campaign= to make one from"
+KILLED = "stopped, because a task of it was cancelled"
 
 
 class Books:
@@ -60,11 +61,16 @@ class Books:
         """Who has a key and no fate that the ledger knows."""
         self._questions: list[_Question] = []
         self._under_way = 0
-        self._unwritten: list[tuple[LedgerEntry, Callable[[], None]]] = []
-        self._writing: list[tuple[LedgerEntry, Callable[[], None]]] = []
+        self._claiming: set[anyio.CancelScope] = set()
+        self._freeing: set[Entry] = set()
+        """Who waits for another attempt, as far as the run knows, and not yet as the ledger does."""
+        self._unwritten: list[_Note] = []
+        self._writing: list[_Note] = []
         self._wanted: anyio.Event | None = None
         self._writer: anyio.CancelScope | None = None
         self._closed = False
+        self._given_up = False
+        """Nothing is written any more, and what there is to tell is told at once."""
 
     # --- intake -------------------------------------------------------------------------------------------------------
 
@@ -91,23 +97,22 @@ class Books:
             self.check_keys([entry.message for entry in entries])
             self._begun = True
         named = [entry for entry in entries if self._name(entry)]
-        if named and not self._fresh:
-            await self._ask_what_is_known(named)
+        if named:
+            for entry, (status, message_id) in (await self._ask_what_is_known(named)).items():
+                self._know(entry, status, message_id)
 
     def _name(self, entry: Entry) -> bool:
         """Give *entry* its key; False for what will not be looked up."""
         if not isinstance(entry.message, Message) or entry.message.key == "":
             return False  # neither will come further than the checks
-        key = entry.message.key
+        try:
+            key = entry.message.key or self._made_key(entry.message)
+        except InvalidMessageError as error:
+            self._run.fates.settle(entry, Status.INVALID, error=error)
+            return False
         if key is None:
-            if self._campaign is not None:
-                key = campaign_key(self._campaign, entry.message)
-            elif self._fresh:
-                key = secrets.token_hex(16)
-            else:
-                problems = [Problem("key", NO_KEY)]
-                self._run.fates.settle(entry, Status.INVALID, error=InvalidMessageError(problems=problems))
-                return False
+            entry.key = secrets.token_hex(16)  # which nobody else has
+            return False
         first = self._live.setdefault(key, entry)
         entry.key = key
         if first is entry:
@@ -116,34 +121,54 @@ class Books:
         first.followers = [*(first.followers or ()), entry]
         return False
 
+    def _made_key(self, message: Message) -> str | None:
+        """
+        The key of *message*, which brings none; None when it is to be one that nobody has.
+
+        Raises:
+            InvalidMessageError: There is nothing to make one from.
+        """
+        if self._campaign is not None:
+            return campaign_key(self._campaign, message)
+        if not self._fresh:
+            raise InvalidMessageError(problems=[Problem("key", NO_KEY)])
+        return None
+
     async def look_again(self) -> None:
         """Somebody else works on the same batch: see which of the next he has taken."""
         waiting = self._run.next_waiting(LOOK_AHEAD)
-        if waiting:
-            await self._ask_what_is_known(waiting)
+        attempts = [entry.attempts for entry in waiting]
+        if not waiting:
+            return
+        known = await self._ask_what_is_known(waiting)
+        for entry, before in zip(waiting, attempts, strict=True):
+            # One that was taken meanwhile may be claimed by now: what was found is then perhaps of this run itself.
+            if entry in known and entry.available and not entry.claimed and entry.attempts == before:
+                self._know(entry, *known[entry])
 
-    async def _ask_what_is_known(self, entries: Sequence[Entry]) -> None:
+    async def _ask_what_is_known(self, entries: Sequence[Entry]) -> Mapping[Entry, tuple[Status | None, str | None]]:
+        """Fate and message id of those that the ledger knows; when it fails, the run has been told."""
         try:
             found = await self._ledger.lookup([entry.key or "" for entry in entries])
+            told = [(entry, found.get(entry.key or "")) for entry in entries]
+            return {entry: (known.status, known.message_id) for entry, known in told if known is not None}
         except Exception as error:  # noqa: BLE001  (a ledger of the caller's own)
             self._run.fail(ledger_error(error))
-            return
-        for entry in entries:
-            known = found.get(entry.key or "")
-            if known is not None and not entry.settled and not entry.claimed:
-                self._know(entry, known.status, known.message_id)
+            return {}
 
     def _know(self, entry: Entry, status: Status | None, message_id: str | None = None) -> None:
         """The ledger says what became of *entry*, whoever had it; None is that somebody works on it."""
+        if entry.settled:
+            return
         if status is Status.SENT:
-            self._run.fates.settle(entry, Status.ALREADY_SENT, message_id=message_id)
+            self._run.pass_by(entry, Status.ALREADY_SENT, message_id=message_id)
         elif entry.unknown is not None and status is None:
-            self._run.fates.settle(entry, Status.UNKNOWN, error=entry.unknown)
+            self._run.pass_by(entry, Status.UNKNOWN, error=entry.unknown)
         elif status is None:
-            self._run.fates.settle(entry, Status.ELSEWHERE, error=ElsewhereError())
+            self._run.pass_by(entry, Status.ELSEWHERE, error=ElsewhereError())
         elif status is Status.UNKNOWN and not self._may_resend(entry):
             earlier = "an earlier run may have sent the message, and the ledger does not know"
-            self._run.fates.settle(entry, Status.UNKNOWN, error=entry.unknown or OutcomeUnknownError(earlier))
+            self._run.pass_by(entry, Status.UNKNOWN, error=entry.unknown or OutcomeUnknownError(earlier))
 
     def _may_resend(self, entry: Entry) -> bool:
         """Whether the caller has chosen to send again what may have arrived."""
@@ -161,41 +186,60 @@ class Books:
         fresh = [entry for entry in parcel.entries if entry.key is not None and not entry.claimed]
         if not fresh:
             return
-        answers = await self._answer(_Question(fresh))
+        question = _Question(fresh)
+        await self._ask(question)
         for entry in fresh:
-            entry.claimed = answers.get(entry.key or "") is Claim.GRANTED
+            entry.claimed = question.answers.get(entry.key or "") is Claim.GRANTED
+        if question.error is not None:
+            raise question.error  # those that were granted all the same are held, which frees them again
         lost = [entry for entry in fresh if not entry.claimed]
         if lost:
             parcel.entries = [entry for entry in parcel.entries if entry not in lost]
-            await self._lose(lost, answers)
+            await self._lose(lost, question.answers)
+
+    def spare(self, scope: anyio.CancelScope) -> None:
+        """The worker of *scope* claims. Cut off, it would leave keys claimed that nobody sends."""
+        self._claiming.add(scope)
+
+    def spare_no_longer(self, scope: anyio.CancelScope) -> None:
+        """It has claimed."""
+        self._claiming.discard(scope)
+
+    def spares(self, scope: anyio.CancelScope) -> bool:
+        """Whether the worker of *scope* ends by itself, or when the ledger's time is over, too."""
+        return scope in self._claiming
 
     async def _lose(self, entries: Sequence[Entry], answers: Mapping[str, Claim]) -> None:
         """Somebody else has *entries*: those that the claim says were sent were, and by which message id."""
+        sent = []
         for entry in entries:
-            answer = answers.get(entry.key or "")
-            if answer is Claim.UNKNOWN:
-                self._know(entry, Status.UNKNOWN)
-            elif answer is not Claim.ALREADY_SENT:
-                self._know(entry, None)
-        sent = [entry for entry in entries if not entry.settled]
-        if sent:
-            await self._ask_what_is_known(sent)
-        for entry in sent:
-            if not entry.settled:
-                self._know(entry, Status.SENT)
+            answer = answers[entry.key or ""]
+            if answer is Claim.ALREADY_SENT:
+                sent.append(entry)
+            else:
+                self._know(entry, Status.UNKNOWN if answer is Claim.UNKNOWN else None)
+        if not sent:
+            return
+        known: Mapping[Entry, tuple[Status | None, str | None]] = {}
+        try:
+            known = await self._ask_what_is_known(sent)
+        finally:
+            for entry in sent:
+                self._know(entry, Status.SENT, known[entry][1] if entry in known else None)
 
-    async def _answer(self, question: _Question) -> Mapping[str, Claim]:
+    async def _ask(self, question: _Question) -> None:
         """Ask, or have somebody ask who asks for several."""
         self._questions.append(question)
-        while not question.answered:
-            if question.asked or self._under_way >= QUESTIONS:
-                question.news = anyio.Event()
-                await question.news.wait()
-            else:
-                await self._ask_for_all()
-        if question.error is not None:
-            raise question.error
-        return question.answers
+        try:
+            while not question.answered:
+                if question.asked or self._under_way >= QUESTIONS:
+                    question.news = anyio.Event()
+                    await question.news.wait()
+                else:
+                    await self._ask_for_all()
+        finally:
+            if not question.asked:
+                self._questions.remove(question)
 
     async def _ask_for_all(self) -> None:
         """Ask for all who wait by now; then it is the turn of the first who came meanwhile."""
@@ -222,7 +266,8 @@ class Books:
             for resend in (False, True):
                 keys = [entry.key or "" for entry in entries if self._may_resend(entry) is resend]
                 if keys:
-                    answers.update(await self._ledger.claim(keys, resend_unknown=resend))
+                    told = await self._ledger.claim(keys, resend_unknown=resend)
+                    answers.update((key, Claim(told[key])) for key in keys)
         except Exception as problem:  # noqa: BLE001  (a ledger of the caller's own)
             error = ledger_error(problem)
         self._run.lanes.claims_take(self._run.parts.clock.monotonic() - begun)
@@ -235,23 +280,34 @@ class Books:
         """
         See that the fate of *entry* is recorded, and then published; False where there is nothing to record.
 
-        What the ledger said itself is not told to it.
+        What the ledger said itself is not told to it, nor, of several messages with one key, the fate of any but the
+        first.
         """
         status = result.status
-        if not entry.claimed and (status not in NOT_SENT or entry.key is None):
+
+        def publish() -> None:
+            self._run.fates.publish(entry, result)
+
+        if entry in self._freeing:
+            self._write(_Note(entry, None, publish))
+        elif entry.claimed or (status in NOT_SENT and entry.key is not None and not entry.follows):
+            code = None if result.error is None else result.error.code
+            self._write(_Note(entry, self._entry(entry, status, result.message_id, code), publish))
+        else:
             return False
-        code = None if result.error is None else result.error.code
-        self._write(entry, status, result.message_id, code, lambda: self._run.fates.publish(entry, result))
         return True
 
     def free(self, entry: Entry, error: SendError, then: Callable[[], None]) -> None:
         """Record that *entry* waits for another attempt, and then do *then*."""
 
         def freed() -> None:
+            self._freeing.discard(entry)
             entry.claimed = False
             then()
 
-        self._write(entry, Status.HELD if entry.unknown is None else Status.UNKNOWN, None, error.code, freed)
+        self._freeing.add(entry)
+        status = Status.HELD if entry.unknown is None else Status.UNKNOWN
+        self._write(_Note(entry, self._entry(entry, status, None, error.code), freed))
 
     def forget(self, entry: Entry) -> Sequence[Entry]:
         """The ledger knows what became of *entry*; those that follow it."""
@@ -259,11 +315,14 @@ class Books:
             del self._live[entry.key]
         return entry.followers or ()
 
-    def _write(
-        self, entry: Entry, status: Status, message_id: str | None, code: str | None, then: Callable[[], None]
-    ) -> None:
-        now = self._run.parts.clock.wall()
-        self._unwritten.append((LedgerEntry(entry.key or "", status, message_id, code, now), then))
+    def _entry(self, entry: Entry, status: Status, message_id: str | None, code: str | None) -> LedgerEntry:
+        return LedgerEntry(entry.key or "", status, message_id, code, self._run.parts.clock.wall())
+
+    def _write(self, note: _Note) -> None:
+        if self._given_up:
+            note.then()
+            return
+        self._unwritten.append(note)
         if self._writer is None:
             self._writer = anyio.CancelScope(shield=True)
             self._tasks.start_soon(uninterrupted(self._write_all))
@@ -272,15 +331,17 @@ class Books:
 
     async def _write_all(self) -> None:
         assert self._writer is not None  # noqa: S101  (made with the task)
-        with self._writer:
-            while await self._something_to_write():
-                self._writing, self._unwritten = self._unwritten, []
-                try:
-                    await self._ledger.record([entry for entry, _ in self._writing])
-                except Exception as error:  # noqa: BLE001  (a ledger of the caller's own)
-                    # What became of them is true all the same, and is told; nothing more is sent.
-                    self._run.fail(ledger_error(error))
-                self._written()
+        try:
+            with self._writer:
+                while await self._something_to_write():
+                    await self._write_some()
+        except anyio.get_cancelled_exc_class():
+            # By name, past all scopes: its event loop is being torn down.
+            self._run.stop(KILLED)
+        except BaseException as error:  # noqa: BLE001  (it comes out of the caller's block)
+            self._run.crash(error)
+        finally:
+            self.bury()
 
     async def _something_to_write(self) -> bool:
         while not self._unwritten:
@@ -291,10 +352,35 @@ class Books:
             self._wanted = None
         return True
 
+    async def _write_some(self) -> None:
+        self._writing, self._unwritten = self._unwritten, []
+        try:
+            entries = await self._ours([note for note in self._writing if note.entry is not None])
+            if entries:
+                await self._ledger.record(entries)
+        except Exception as error:  # noqa: BLE001  (a ledger of the caller's own)
+            # What became of them is true all the same, and is told; nothing more is sent.
+            self._run.fail(ledger_error(error))
+        self._written()
+
+    async def _ours(self, notes: Sequence[_Note]) -> Sequence[LedgerEntry]:
+        """
+        Those that are this run's to record.
+
+        What was never claimed may be claimed by now, by another run of this process, too: a word on it would free it.
+        """
+        unclaimed = [note.key for note in notes if not note.claimed]
+        granted = await self._ledger.claim(unclaimed) if unclaimed else {}
+        return [
+            note.entry
+            for note in notes
+            if note.entry is not None and (note.claimed or granted[note.key] == Claim.GRANTED)
+        ]
+
     def _written(self) -> None:
         written, self._writing = self._writing, []
-        for _, then in written:
-            then()
+        for note in written:
+            note.then()
 
     def close(self) -> None:
         """The run is over."""
@@ -304,15 +390,30 @@ class Books:
 
     def cut(self) -> None:
         """Wait for the ledger no longer."""
+        for scope in self._claiming:
+            scope.cancel()
         if self._writer is not None:
             self._writer.cancel()
 
     def bury(self) -> None:
-        """No task is left: what could not be recorded is told all the same."""
+        """Nobody writes any more: what could not be recorded is told all the same."""
+        self._given_up = True
         while self._writing or self._unwritten:
             self._writing += self._unwritten
             self._unwritten = []
             self._written()
+
+
+class _Note:
+    """What is to be written, and what to do then; it may be that there is only something to do."""
+
+    __slots__ = ("claimed", "entry", "key", "then")
+
+    def __init__(self, entry: Entry, kept: LedgerEntry | None, then: Callable[[], None]) -> None:
+        self.key = entry.key or ""
+        self.claimed = entry.claimed
+        self.entry = kept
+        self.then = then
 
 
 class _Question:

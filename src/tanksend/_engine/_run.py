@@ -127,11 +127,11 @@ class Run:
 
     def _bury(self) -> None:
         """No task is left. Where some were killed, or never began, what they had in hand still needs a fate."""
+        if self.books is not None:
+            self.books.bury()
         self.workers.bury()
         if not self.done.is_set():
             self.intake.finish()
-        if self.books is not None:
-            self.books.bury()
 
     async def take_results(self) -> Sequence[SendResult]:
         """What has ended since the last call; see `Fates.take_all`."""
@@ -225,6 +225,8 @@ class Run:
             self._ready_at(when, entry)
 
     def _ready_at(self, when: float, entry: Entry) -> None:
+        if entry.settled:
+            return
         if when > self.parts.clock.monotonic():
             self.timers.at(when, lambda: self.make_ready(entry))
         else:
@@ -356,6 +358,15 @@ class Run:
             self.fates.settle(entry, Status.UNKNOWN, error=entry.unknown)
         else:
             self.fates.settle(entry, Status.HELD, error=error)
+
+    def pass_by(
+        self, entry: Entry, status: Status, *, message_id: str | None = None, error: SendError | None = None
+    ) -> None:
+        """Settle an entry that needs no slot, whether it waits for one or not."""
+        if entry in self._waiting:
+            self._waiting.discard(entry)
+            entry.waited += self.parts.clock.monotonic() - entry.since
+        self.fates.settle(entry, status, message_id=message_id, error=error)
 
     def check_done(self) -> None:
         """When everything taken in has its fate and nothing more comes, the run is over."""

@@ -63,8 +63,10 @@ class Workers:
 
     def cut(self) -> None:
         """End what is on the wire."""
+        books = self._run.books
         for worker in self._all:
-            worker.scope.cancel()
+            if books is None or not books.spares(worker.scope):
+                worker.scope.cancel()
 
     def bury(self) -> None:
         """No task is left. Where some were killed before they began, what they had in hand goes back."""

@@ -19,6 +19,9 @@ def campaign_key(campaign: str, message: Message) -> str:
     attachments, headers, unsubscribe links, template and data, or the MIME parts. So the same mail to the same person
     is one message of a campaign however often it is run. Tags, configuration set, priority and whatever else does not
     change what the recipient reads do not count.
+
+    Raises:
+        InvalidMessageError: JSON cannot carry its template data.
     """
     from hashlib import sha256  # only here: keeps the import of the package quick
 
@@ -38,6 +41,7 @@ def _parts(campaign: str, message: Message) -> Iterable[str | bytes]:
     yield "from"
     if message.from_ is not None:
         yield message.from_.header()
+    yield "reply-to"
     yield from (address.header() for address in message.reply_to)
     for name in ("subject", "text", "html"):
         yield name
@@ -56,7 +60,8 @@ def _made_parts(message: Message) -> Iterable[str | bytes]:
         import json  # as above
 
         yield from ("template", template.name or "", template.subject or "", template.text or "", template.html or "")
-        yield json.dumps(dict(message.data), sort_keys=True, default=repr)
+        # Twice, for order does not count, and names that are no text have become text by then.
+        yield json.dumps(json.loads(message.data.encoded), sort_keys=True)
     if message.mime is not None:
         yield "mime"
         yield message.mime.content
