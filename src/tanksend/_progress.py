@@ -43,6 +43,11 @@ class Outlet:
         self._file = RowFile(save_to) if save_to is not None else None
         self._bar: _Bar | None = tqdm(total=self._total, unit="mail") if tqdm is not None else None
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody wants to hear of results."""
+        return not (self._file is None and self._bar is None and self._call is None and self._on_result is None)
+
     def put(self, result: SendResult) -> object:
         """One result; what the callback returned comes back, so that an async one can be awaited."""
         self._done += 1

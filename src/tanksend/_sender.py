@@ -197,7 +197,7 @@ class Sender:
             async with running as run:
                 self.last_report = run.report
                 while results := await take_results(run, save):
-                    for result in results:
+                    for result in results if outlet.wanted else ():
                         returned = outlet.put(result)
                         if inspect.isawaitable(returned):
                             await returned

@@ -24,7 +24,36 @@ def prepare(parts: Parts, message: object, key: str | None = None) -> SendReques
     """The request for *message*, which the ledger knows as *key*, or all that is wrong with it."""
     if not isinstance(message, Message):
         return (Problem("message", f"is a {type(message).__name__}, not a Message"),)
-    problems = list(message.check_content())
+    found = message.check_content()
+    plain = None if found else _plain(parts, message, key)
+    return plain or _prepare(parts, message, key, list(found))
+
+
+def _plain(parts: Parts, message: Message, key: str | None) -> SendRequest | None:
+    """The request for what most messages are: to one good address, the rest as the sender has it."""
+    if len(message.to) != 1 or message.cc or message.bcc or message.reply_to:
+        return None
+    if parts.from_ is None or message.from_ is not None:
+        return None
+    to = message.to[0]
+    try:
+        judged = parts.validator.validate(to)
+    except InvalidAddressError:
+        return None
+    recipients = message.to if judged is to else (judged,)
+    return SendRequest(
+        message,
+        parts.from_,
+        recipients,
+        configuration_set=message.configuration_set or parts.configuration_set,
+        tags=_tags(parts, message, key or message.key),
+    )
+
+
+def _prepare(
+    parts: Parts, message: Message, key: str | None, problems: list[Problem]
+) -> SendRequest | tuple[Problem, ...]:
+    """The request for any message whose content has these *problems*."""
     from_ = parts.from_
     if message.from_ is not None:
         from_ = next(iter(_judged("from_", (message.from_,), parts.validator, problems)), None)
