@@ -70,6 +70,8 @@ def test_the_defaults_and_the_greeting(capsys, monkeypatch):
     assert "14 recipients per second (strict), 50000 recipients per 24 hours" in capsys.readouterr().out
     assert main(["simulate", "--port", "0", "--rate", "-1", "--daily-quota", "-1"]) == 0
     assert "unlimited, unlimited" in capsys.readouterr().out
+    assert main(["simulate", "--port", "0", "--smtp-port", "0"]) == 0
+    assert "SMTP is spoken at port " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options", ["--faults nonsense=1", "--tls no.pem no.key", "--latency x", "--mode none"])

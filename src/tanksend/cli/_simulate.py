@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--latency", default="0", metavar="SECONDS[,SPREAD]", help="from a request to its answer, as 0.04,0.02")
     add("--close-after", type=int, metavar="N", help="close each connection after N answers")
     add("--idle-timeout", type=float, metavar="SECONDS", help="close connections that are idle")
+    add("--smtp-port", type=int, metavar="PORT", help="speak SMTP there, too; 0 takes a free one")
     add("--tls", nargs=2, metavar=("CERTFILE", "KEYFILE"), help="speak HTTPS")
     add("--keep-bodies", action="store_true", help="keep each request in memory")
     return parser
@@ -82,6 +83,7 @@ def _simulator(options: argparse.Namespace) -> SimulatedSES:
         latency=_latency(options.latency),
         close_after_requests=options.close_after,
         idle_timeout=options.idle_timeout,
+        smtp_port=options.smtp_port,
         tls=tuple(options.tls) if options.tls else None,
         keep_bodies=options.keep_bodies,
     )
@@ -112,6 +114,8 @@ def _greeting(ses: SimulatedSES) -> str:
         f"  export AWS_ENDPOINT_URL_SESV2={ses.url} AWS_REGION={ses.region}",
         "Ctrl-C ends it and prints what came.",
     ]
+    if ses.smtp_port is not None:
+        lines.insert(-1, f"SMTP is spoken at port {ses.smtp_port}.")
     return "\n".join(lines)
 
 
