@@ -476,6 +476,81 @@ def test_a_strict_account_refuses_nothing(demands, headroom):
         assert account.take(grant.recipients, RATE, grant.due)
 
 
+# --- packs
+
+
+def pack(control, now, recipients, *, rate=14.0, headroom=1.0, at_least=1):
+    """A grant for several messages in one request: when, and for how many."""
+    grant = control.grant(now, recipients, at_least, rate, headroom, divisible=True)
+    return round(grant.due, 6), grant.recipients
+
+
+def test_packs_are_evenly_spaced():
+    """Each when the one before is paid for."""
+    control = RateControl()
+    assert [(0, 7), (0.5, 7), (1, 7), (1.5, 7)] == [pack(control, 0.0, 7) for _ in range(4)]
+
+
+def test_a_rate_that_is_no_multiple_of_a_pack_is_used_to_the_full():
+    """What does not fit into the second with the others goes by itself."""
+    control = RateControl()
+    granted = [pack(control, 0.0, 7, rate=15.0) for _ in range(6)]
+    assert [7, 7, 1, 7, 7, 1] == [recipients for _, recipients in granted]
+    assert granted[3][0] == 1.0
+
+
+def test_a_pack_that_left_late_keeps_the_one_a_second_later_away_and_whole():
+    """A few milliseconds are waited for."""
+    control = RateControl()
+    pack(control, 0.0, 7)
+    assert pack(control, 0.008, 7) == (0.5, 7)
+    assert pack(control, 0.5, 7) == (1.008, 7)
+
+
+def test_a_pack_that_left_much_later_is_not_waited_for_where_some_fit():
+    """Half of the packs before has left the second."""
+    control = RateControl()
+    pack(control, 0.0, 4)
+    pack(control, 0.0, 3)
+    assert pack(control, 0.3057, 7) == (0.5, 7)
+    assert pack(control, 0.5, 7) == (1.0, 4)
+
+
+def test_a_pack_is_no_larger_than_what_an_account_takes_in_a_second():
+    """While the pace is cut on a strict account, that is less than the rate."""
+    control = RateControl(ceiling=3.0, cut_at=0.0, strict_until=1e9)
+    assert pack(control, 4.0, 7)[1] == 3
+    assert pack(RateControl(), 0.0, 7, rate=5.0)[1] == 5
+
+
+def test_packs_without_a_limit_go_at_once():
+    """All of them."""
+    control = RateControl()
+    assert [(0, 50)] * 3 == [pack(control, 0.0, 50, rate=math.inf) for _ in range(3)]
+
+
+def test_what_a_pack_gives_back_is_free_again_on_a_strict_account_too():
+    """Time and room."""
+    control = RateControl(strict_until=1e9)
+    pack(control, 0.0, 7)
+    control.give_back(control.serial, 5)
+    assert pack(control, 0.0, 7) == (round(2 / 14, 6), 7)
+
+
+@given(
+    st.sampled_from([1.0, 4.0, 14.0, 15.0, 50.0, 99.0]),
+    st.lists(st.tuples(st.integers(1, 25), st.floats(0, 0.02), st.booleans()), max_size=60),
+)
+def test_no_window_has_more_than_the_rate_whatever_is_packed(rate, demands):
+    """However late they leave, packs and single ones, and with what comes back."""
+    control, account, now = RateControl(), StrictRate(), 0.0
+    for size, late, single in demands:
+        size = 1 if single else min(size, max(1, int(rate / 2)))
+        grant = control.grant(now, size, 1, rate, 0.995, divisible=size > 1)
+        now = max(now, grant.due) + late
+        assert account.take(grant.recipients, rate, now)
+
+
 def test_grants_of_long_ago_are_not_kept():
     """Neither on a busy account nor on a slow one."""
     control = RateControl()

@@ -43,6 +43,9 @@ full pace, the account counts as strict for `STRICT_FOR` seconds. Then ``sent`` 
 the debt; and where the demand says that fewer will do, as many are granted as fit at the earliest moment (so that a
 light message passes a heavy one).
 
+*Packs*, several messages in one request, can be split. So they go evenly, like single ones, and never more of them than
+fit into a strict second, whatever the account is.
+
 **`DailyWindow`** counts recipients in the rolling 24 hours: our own in buckets of `BUCKET` seconds, each with the
 moment at which it has surely left the window, and those of others, of which only the sum is known: what `GetAccount`
 says, less ours. What is new in that sum since the last reading was sent by now, so it has left the window 24 hours
@@ -91,6 +94,8 @@ GRAIN = 0.001
 """Seconds of grants that are one entry of `RateControl.sent`, so that it stays short at any rate."""
 ROUNDING = 1e-9
 """Seconds by which sums of moments miss their mark."""
+PATCH = 0.01
+"""Seconds that several messages wait so as not to be split into two requests."""
 LATE = 0.025
 """Seconds up to which a grant may have been used late. What comes later than that is not used, or after a rest."""
 
@@ -172,26 +177,32 @@ class RateControl:
 
     # --- grants ---
 
-    def grant(self, now: float, recipients: int, at_least: int, rate: float, headroom: float) -> Grant:
+    def grant(
+        self, now: float, recipients: int, at_least: int, rate: float, headroom: float, *, divisible: bool = False
+    ) -> Grant:
         """
         Take the next slot for *recipients*, or on a strict account for as many as fit, but *at_least* so many.
 
-        `serial` names the grant, for `give_back`.
+        *divisible* are several messages in one request. `serial` names the grant, for `give_back`.
         """
         self._is_full(now, rate, headroom)
         pace = self.pace(now, rate, headroom)
         strict = now < self.strict_until
         self._look_back(now, SPAN / headroom)
         due = self._in_order(now)
-        if strict:
+        if divisible:
+            budget = pace / headroom if strict or rate == math.inf else math.ceil(rate)
+            due, recipients = self._fit_pack(due, recipients, at_least, budget, SPAN / headroom)
+        elif strict:
             due, recipients = self._fit(due, recipients, at_least, pace / headroom, SPAN / headroom)
         elif recipients == 1:
             due, _ = self._fit(due, 1, 1, math.ceil(rate) if rate < math.inf else rate, SPAN / headroom)
         interval = 1.0 / pace  # 0.0 where there is no limit
-        self.before, self.price = self.paid, 0.0 if strict else interval
+        heavy = strict and not divisible  # what fits decides, and nothing else
+        self.before, self.price = self.paid, 0.0 if heavy else interval
         # What came late may be made up for; a rest may not.
         begun = self.paid if due - self.paid <= LATE else due
-        self.paid = begun + (interval if strict else recipients * interval)
+        self.paid = begun + (interval if heavy else recipients * interval)
         self.serial += 1
         self.open = recipients
         self._note(due, recipients)
@@ -226,6 +237,13 @@ class RateControl:
                 due = moment + span
             load -= count
         return due, max(at_least, int(min(recipients, budget - load)))
+
+    def _fit_pack(self, due: float, recipients: int, at_least: int, budget: float, span: float) -> tuple[float, int]:
+        """As `_fit`, for what can be split: a moment's patience keeps it in one piece, where one came late before."""
+        whole = int(max(at_least, min(recipients, budget)))
+        full, _ = self._fit(due, whole, whole, budget, span)
+        some, fitting = self._fit(due, whole, at_least, budget, span)
+        return (full, whole) if full - some <= PATCH else (some, fitting)
 
     def _note(self, due: float, recipients: int) -> None:
         """Keep a grant for the window; the moments in an entry count as the last of them."""

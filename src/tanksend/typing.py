@@ -224,12 +224,15 @@ class Demand:
         priority: The lane.
         uncounted: How many of *recipients* do not count against the daily quota: those at SES's mailbox simulator
             (``@simulator.amazonses.com``). The rate counts them like all others.
+        divisible: Whether it is for several messages that can share a request, so that any number of *recipients* from
+            *at_least* on is as good. Otherwise fewer mean another message.
     """
 
     recipients: int
     at_least: int = 1
     priority: Priority = Priority.BULK
     uncounted: int = 0
+    divisible: bool = attrs.field(default=False, repr=False)
 
 
 @attrs.frozen

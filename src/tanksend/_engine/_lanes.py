@@ -267,7 +267,8 @@ class Lanes:
         weight, uncounted = best.weight, best.uncounted
         if best.pool is not None:
             weight, uncounted = best.pool.load(limit)
-        return Demand(weight, weight if weight == 1 else self._at_least(best), best.lane, uncounted)
+        least = weight if weight == 1 else self._at_least(best)
+        return Demand(weight, least, best.lane, uncounted, divisible=weight > best.weight)
 
     def _got(self, slot: Slot | None) -> Slot | None:
         if slot is not None:

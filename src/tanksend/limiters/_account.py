@@ -186,7 +186,9 @@ class AccountLimiter:
             else:
                 book.yield_to_waiting(now)
                 control = book.pace
-                grant = control.grant(now, demand.recipients, demand.at_least, rate, self._headroom)
+                grant = control.grant(
+                    now, demand.recipients, demand.at_least, rate, self._headroom, divisible=demand.divisible
+                )
             counted = min(counted, grant.recipients)
             bucket = book.day.take(now, grant.due, counted)
         token = _Token(book, control, control.serial, bucket, grant.recipients, counted)
