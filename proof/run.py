@@ -26,6 +26,7 @@ RUNS = (
     "lanes",
     "redis_sharing",
     "ledger_speed",
+    "packing",
     "same_inbox",
     "smtp",
 )
