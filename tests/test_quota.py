@@ -544,8 +544,8 @@ def test_what_a_pack_gives_back_is_free_again_on_a_strict_account_too():
 def test_no_window_has_more_than_the_rate_whatever_is_packed(rate, demands):
     """However late they leave, packs and single ones, and with what comes back."""
     control, account, now = RateControl(), StrictRate(), 0.0
-    for size, late, single in demands:
-        size = 1 if single else min(size, max(1, int(rate / 2)))
+    for wanted, late, single in demands:
+        size = 1 if single else min(wanted, max(1, int(rate / 2)))
         grant = control.grant(now, size, 1, rate, 0.995, divisible=size > 1)
         now = max(now, grant.due) + late
         assert account.take(grant.recipients, rate, now)
