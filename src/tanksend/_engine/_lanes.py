@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LATE = 0.025
 """Seconds after which a slot that came too late lapses: used then, it would crowd the slots that follow."""
+ROUNDING = 1e-7
+"""Seconds by which a sum of times may be off; who woke up too early by that much would wake up again and again."""
 PATIENCE = 5.0
 """Seconds for which lighter messages may pass a heavy one for which there is no room; then they wait for it."""
 FAR = 60.0
@@ -325,7 +327,7 @@ class Lanes:
             self._lapsed = True
             await self._give_back()
             return False
-        return late >= -ahead
+        return late >= -ahead - ROUNDING
 
     async def _settle_weight(self, slot: Slot, parcel: Parcel) -> bool:
         """Charge or refund the difference between what the slot carries and what goes; False when it cannot go."""
