@@ -19,7 +19,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from ._classify import classify_bulk
-from ._messages import Template
+from ._messages import NO_DATA, Template
 from ._results import Receipt
 from .exceptions import ConnectionFailedError, InvalidMessageError, OutcomeUnknownError, Problem
 from .typing import Account
@@ -266,16 +266,15 @@ def _raw(mail: bytes) -> bytes:
     return b'{"Raw":{"Data":"%b"}}' % binascii.b2a_base64(mail, newline=False)
 
 
+_REPLACED = b',"ReplacementEmailContent":{"ReplacementTemplate":{"ReplacementTemplateData":%b}}'
+
+
 def _entry(request: SendRequest) -> bytes:
     """One recipient's part of a ``SendBulkEmail``."""
     message = request.message
     pieces = [b'{"Destination":{', _destination(request)]
-    if message.data:
-        pieces += (
-            b',"ReplacementEmailContent":{"ReplacementTemplate":{"ReplacementTemplateData":',
-            _quoted(message.data.encoded),
-            b"}}",
-        )
+    if message.data is not NO_DATA:
+        pieces.append(_REPLACED % _quoted(message.data.encoded))
     if message.headers or message.unsubscribe is not None:
         pieces.append(b',"ReplacementHeaders":' + _pairs(_headers(message)))
     if request.tags:
@@ -285,9 +284,9 @@ def _entry(request: SendRequest) -> bytes:
 
 
 def _destination(request: SendRequest) -> bytes:
+    if len(request.to) == 1 and not request.cc and not request.bcc:
+        return b'"ToAddresses":[%b]}' % _quoted(request.to[0].header())
     to = b'"ToAddresses":' + _addresses(request.to) if request.to else b""
-    if not request.cc and not request.bcc:
-        return to + b"}"
     lists = [to] if to else []
     if request.cc:
         lists.append(b'"CcAddresses":' + _addresses(request.cc))
@@ -345,6 +344,8 @@ def _outcome(result: object, request_id: str | None, senders: Collection[str]) -
     if not isinstance(result, dict):
         return _unsettled("The answer has no result for this entry", request_id)
     status, message_id, text = result.get("Status"), result.get("MessageId"), result.get("Error")
+    if status == "SUCCESS" and isinstance(message_id, str) and message_id:
+        return Receipt(message_id, request_id)
     if not isinstance(status, str):
         return _unsettled("The answer has no status for this entry", request_id)
     error = classify_bulk(status, text if isinstance(text, str) else "", senders=senders, request_id=request_id)

@@ -45,6 +45,7 @@ __all__ = [
     "KEY_TAG",
     "MAX_INLINE_BYTES",
     "MAX_RECIPIENTS",
+    "NO_DATA",
     "SET_NAME",
     "Attachment",
     "Message",

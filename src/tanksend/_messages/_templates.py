@@ -54,16 +54,17 @@ def _writers() -> tuple[Callable[[str], str], Callable[[object], str]]:
 
 class TemplateData(Mapping[str, Any]):
     """
-    Values for a template's variables: a copy that nobody can change, and its JSON, made once.
+    Values for a template's variables: a copy that nobody can change, and its JSON.
 
-    A class of its own, because a plain message then carries nothing more than one that all of them share.
+    That is made at once: what is sent is what the values were then, whatever is done later to those that can change. A
+    class of its own, because a plain message then carries nothing more than one that all of them share.
     """
 
     __slots__ = ("_encoded", "_values")
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
-        self._encoded: str | None = None
+        self._encoded = _encode(self._values) if self._values else "{}"
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401  (whatever the caller put in)
         return self._values[name]
@@ -83,19 +84,13 @@ class TemplateData(Mapping[str, Any]):
     @property
     def encoded(self) -> str:
         """
-        The JSON, made once.
+        The JSON.
 
         Raises:
             InvalidMessageError: JSON, or UTF-8, cannot carry it; its problems name the values.
         """
         if self._encoded is None:
-            try:
-                text = _encode(self._values)
-            except (TypeError, ValueError, RecursionError):
-                raise InvalidMessageError(problems=_unencodable(self._values)) from None
-            if not is_encodable(text):
-                raise InvalidMessageError(problems=_unencodable(self._values))
-            self._encoded = text
+            raise InvalidMessageError(problems=_unencodable(self._values))
         return self._encoded
 
     @property
@@ -104,13 +99,18 @@ class TemplateData(Mapping[str, Any]):
         return self._values
 
 
-def _encode(values: Mapping[str, Any]) -> str:
+def _encode(values: Mapping[str, Any]) -> str | None:
+    """The values as JSON; None where that, or UTF-8, cannot carry them."""
     quoted, whole = _writers()
     try:
         # Texts alone, the usual case, in half the time.
-        return "{" + ",".join([f"{quoted(name)}:{quoted(value)}" for name, value in values.items()]) + "}"
+        text = "{" + ",".join([f"{quoted(name)}:{quoted(value)}" for name, value in values.items()]) + "}"
     except TypeError:
-        return whole(values)
+        try:
+            text = whole(values)
+        except (TypeError, ValueError, RecursionError):
+            return None
+    return text if is_encodable(text) else None
 
 
 def _unencodable(values: Mapping[str, Any]) -> list[Problem]:
