@@ -158,8 +158,6 @@ class Books:
 
     def _know(self, entry: Entry, status: Status | None, message_id: str | None = None) -> None:
         """The ledger says what became of *entry*, whoever had it; None is that somebody works on it."""
-        if entry.settled:
-            return
         if status is Status.SENT:
             self._run.pass_by(entry, Status.ALREADY_SENT, message_id=message_id)
         elif entry.unknown is not None and status is None:
@@ -167,8 +165,11 @@ class Books:
         elif status is None:
             self._run.pass_by(entry, Status.ELSEWHERE, error=ElsewhereError())
         elif status is Status.UNKNOWN and not self._may_resend(entry):
-            earlier = "an earlier run may have sent the message, and the ledger does not know"
-            self._run.pass_by(entry, Status.UNKNOWN, error=entry.unknown or OutcomeUnknownError(earlier))
+            self._leave_unknown(entry)
+
+    def _leave_unknown(self, entry: Entry) -> None:
+        earlier = "an earlier run may have sent the message, and the ledger does not know"
+        self._run.pass_by(entry, Status.UNKNOWN, error=entry.unknown or OutcomeUnknownError(earlier))
 
     def _may_resend(self, entry: Entry) -> bool:
         """Whether the caller has chosen to send again what may have arrived."""
@@ -216,8 +217,10 @@ class Books:
             answer = answers[entry.key or ""]
             if answer is Claim.ALREADY_SENT:
                 sent.append(entry)
+            elif answer is Claim.UNKNOWN:
+                self._leave_unknown(entry)
             else:
-                self._know(entry, Status.UNKNOWN if answer is Claim.UNKNOWN else None)
+                self._know(entry, None)
         if not sent:
             return
         known: Mapping[Entry, tuple[Status | None, str | None]] = {}

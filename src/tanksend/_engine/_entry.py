@@ -106,8 +106,3 @@ class Parcel:
     def weight(self) -> int:
         """How many recipients it has."""
         return sum(entry.weight for entry in self.entries)
-
-    @property
-    def uncounted(self) -> int:
-        """How many of them do not count against the day's quota."""
-        return sum(entry.uncounted for entry in self.entries)
