@@ -53,15 +53,16 @@ class Twins:
         """Tell the script no more than that."""
         return self.call("release", 0, 0, 0, 0, "", outcomes=outcomes or (0, 0, 0, 0))
 
-    def reserve(self, recipients: int, at_least: int, uncounted: int, kept: int) -> None:
+    def reserve(self, recipients: int, at_least: int, uncounted: int, kept: int, kind: str) -> None:
         at_least, uncounted = min(at_least, recipients), min(uncounted, recipients)
-        answer = self.call("reserve", recipients, at_least, uncounted, "transactional", kept, 0.02, "", "new")
+        answer = self.call("reserve", recipients, at_least, uncounted, "transactional", kept, 0.02, "", "new", kind)
         counted = recipients - uncounted
         room = self.day.room_at(self.now, counted, kept) if counted else self.now
         if room > self.now:
             assert (answer.kind, answer.number(0)) == ("spent", pytest.approx(room))
             return
-        grant = self.control.grant(self.now, recipients, at_least, self.rate, self.headroom)
+        divisible = kind == "divisible"
+        grant = self.control.grant(self.now, recipients, at_least, self.rate, self.headroom, divisible=divisible)
         counted = min(counted, grant.recipients)
         bucket = self.day.take(self.now, grant.due, counted) if counted else 0
         self.grants.append((self.control.serial, counted, bucket))
@@ -114,7 +115,14 @@ class Twins:
 
 
 CALLS = st.one_of(
-    st.tuples(st.just("reserve"), st.integers(1, 40), st.integers(1, 40), st.integers(0, 3), st.sampled_from([0, 5])),
+    st.tuples(
+        st.just("reserve"),
+        st.integers(1, 40),
+        st.integers(1, 40),
+        st.integers(0, 3),
+        st.sampled_from([0, 5]),
+        st.sampled_from(["", "divisible"]),
+    ),
     st.tuples(st.just("release"), st.integers(0, 50), st.integers(1, 40)),
     st.tuples(st.just("throttled"), st.integers(1, 20)),
     st.tuples(st.just("pause"), st.integers(1, 5)),

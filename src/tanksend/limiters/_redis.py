@@ -234,7 +234,8 @@ class RedisLimiter:
         uncounted = min(demand.uncounted, demand.recipients)
         lane = ("bulk", self._kept) if bulk else ("transactional", 0)
         new = uuid.uuid4().hex
-        wish = (demand.recipients, min(demand.at_least, demand.recipients), uncounted, *lane, self._lead, place, new)
+        least, kind = min(demand.at_least, demand.recipients), "divisible" if demand.divisible else ""
+        wish = (demand.recipients, least, uncounted, *lane, self._lead, place, new, kind)
         try:
             answer = await self._call("reserve", *wish)
         except Unreachable as error:

@@ -86,6 +86,14 @@ local function fit(due, recipients, at_least, budget, span)
   return due, math.max(at_least, room)
 end
 
+local function fit_pack(due, recipients, at_least, budget, span)
+  local whole = math.max(at_least, math.floor(math.min(recipients, budget)))
+  local full = fit(due, whole, whole, budget, span)
+  local some, fitting = fit(due, whole, at_least, budget, span)
+  if full - some <= PATCH then return full, whole end
+  return some, fitting
+end
+
 local function note(due, recipients)
   S.load = S.load + recipients
   local latest = redis.call('LINDEX', SENT, -1)
@@ -99,19 +107,23 @@ local function note(due, recipients)
   redis.call('RPUSH', SENT, text(due) .. ':' .. text(recipients))
 end
 
-local function grant(now, recipients, at_least, rate, headroom)
+local function grant(now, recipients, at_least, rate, headroom, divisible)
   is_full(now, rate, headroom)
   local pace, strict = pace_of(now, rate, headroom), now < S.strict_until
   local due = math.max(S.paid, look_back(now, SPAN / headroom))
-  if strict then
+  local second = rate < INF and math.ceil(rate) or rate
+  if divisible then
+    local budget = (strict or rate == INF) and pace / headroom or second
+    due, recipients = fit_pack(due, recipients, at_least, budget, SPAN / headroom)
+  elseif strict then
     due, recipients = fit(due, recipients, at_least, pace / headroom, SPAN / headroom)
   elseif recipients == 1 then
-    due = fit(due, 1, 1, rate < INF and math.ceil(rate) or rate, SPAN / headroom)
+    due = fit(due, 1, 1, second, SPAN / headroom)
   end
-  local interval = 1.0 / pace
-  S.before, S.price = S.paid, strict and 0.0 or interval
+  local interval, heavy = 1.0 / pace, strict and not divisible
+  S.before, S.price = S.paid, heavy and 0.0 or interval
   local begun = due - S.paid <= LATE and S.paid or due
-  S.paid = begun + (strict and interval or recipients * interval)
+  S.paid = begun + (heavy and interval or recipients * interval)
   S.serial = S.serial + 1
   S.open = recipients
   note(due, recipients)

@@ -179,7 +179,7 @@ end
 local function reserve()
   local recipients, at_least, uncounted = number(ARGV[12]), number(ARGV[13]), number(ARGV[14])
   local bulk, kept, lead = ARGV[15] == 'bulk', number(ARGV[16]), number(ARGV[17])
-  local old_place, new_place = ARGV[18], ARGV[19]
+  local old_place, new_place, divisible = ARGV[18], ARGV[19], ARGV[20] == 'divisible'
   if rate == 0 then return answer('unknown') end
   local counted = recipients - uncounted
   local room = counted > 0 and room_at(v, counted, kept) or v
@@ -192,9 +192,9 @@ local function reserve()
   end
   local lease = math.floor(math.min(pace / headroom * LEASE, MOST_LEASE, S.quota))
   if lease >= LEAST_LEASE and lease > recipients and v >= S.strict_until and room_at(v, lease, kept) <= v then
-    recipients, at_least, counted = lease, lease, lease
+    recipients, at_least, counted, divisible = lease, lease, lease, false
   end
-  local due, given = grant(v, recipients, at_least, rate, headroom)
+  local due, given = grant(v, recipients, at_least, rate, headroom, divisible)
   counted = math.min(counted, given)
   local bucket = counted > 0 and take(v, due, counted) or 0
   local at = bulk and stand_in_line(new_place, turn(INF), given) or 0
