@@ -25,6 +25,7 @@ from tanksend.exceptions import (
     ServiceUnavailableError,
     ThrottlingError,
 )
+from tanksend.ledgers import MemoryLedger
 from tanksend.limiters import AccountLimiter, TokenBucketLimiter
 from tanksend.retries import ExponentialBackoff, NoRetry
 from tanksend.testing import FakeClock, RecordingTransport, SimulatedSES
@@ -867,6 +868,62 @@ async def test_two_batches_share_lanes_and_no_request(clock):
     assert all(len({name[0] for name in names}) == 1 for names in wire.names)
     assert sorted(name for names in wire.names for name in names) == sorted(f"{b}{i}" for b in "ab" for i in range(20))
     assert limiter.out == 40
+
+
+# --- with a ledger
+
+
+class SlowLedger(MemoryLedger):
+    """Its claims take as long as they are told, one after the other."""
+
+    def __init__(self, clock, *seconds):
+        super().__init__(clock=clock)
+        self.clock = clock
+        self.seconds = list(seconds)
+
+    async def claim(self, keys, *, resend_unknown=False):
+        await self.clock.sleep(self.seconds.pop(0) if self.seconds else 0)
+        return await super().claim(keys, resend_unknown=resend_unknown)
+
+
+@pytest.mark.parametrize("number", [1, 3, 7, 20])
+async def test_packs_whose_claim_took_too_long_get_another_slot(clock, ears, number):
+    """What was claimed stays so, and everybody goes once; slots and what was given back add up."""
+    wire, limiter = Wire(clock), Meter(14, clock=clock)
+    await limiter.inner.reserve(Demand(14))
+    sender = sender_of(wire, clock, limiter=limiter, observers=[ears], ledger=SlowLedger(clock, 0.3, 0, 0.3))
+
+    async def source():
+        for message in letters(number):
+            yield message
+        await clock.sleep(1.05)
+        yield letter("comes")
+
+    await sender.send_all(source(), campaign="c")
+    assert {SENT: number + 1} == ears.counts()
+    assert sorted(name for names in wire.names for name in names) == sorted(ears.fates)
+    assert limiter.out == wire.recipients == number + 1
+
+
+async def test_one_that_was_put_back_keeps_its_place_before_those_who_came_meanwhile(clock):
+    """It had a slot for itself alone; the next one is for all."""
+    wire, limiter = Wire(clock), Meter(14, clock=clock)
+    await limiter.inner.reserve(Demand(14))
+    sender = sender_of(wire, clock, limiter=limiter, ledger=SlowLedger(clock, 0.6))
+
+    async def source():
+        yield letter("0")
+        await clock.sleep(0.9)
+        yield letter("1")
+        yield letter("2")
+        await clock.sleep(HOURS)
+
+    with anyio.move_on_after(60):
+        async with sender.stream(source(), campaign="c") as results:
+            for _ in range(3):
+                await anext(results)
+    assert wire.names == [["0", "1", "2"]]
+    assert limiter.out == 3
 
 
 # --- the day's quota
