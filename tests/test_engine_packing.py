@@ -894,8 +894,8 @@ async def test_packs_whose_claim_took_too_long_get_another_slot(clock, ears, num
     sender = sender_of(wire, clock, limiter=limiter, observers=[ears], ledger=SlowLedger(clock, 0.3, 0, 0.3))
 
     async def source():
-        for message in letters(number):
-            yield message
+        for i in range(number):
+            yield letter(str(i), STORED if i % 3 == 1 else HELLO)
         await clock.sleep(1.05)
         yield letter("comes")
 
