@@ -272,6 +272,9 @@ class RateLimiter(Protocol):
     Hands out leave to send. State is the limiter's; waiting is the engine's.
 
     Called from any task, thread and event loop; shared state stands under a lock that is never held over an await.
+
+    How many messages share a request goes by its pace, where it has `LimiterFigures` as ``figures``, or recipients per
+    second as ``rate``. With neither, fifty do.
     """
 
     async def reserve(self, demand: Demand) -> Slot:
