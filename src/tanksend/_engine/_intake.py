@@ -13,6 +13,7 @@ from ..typing import Allow, Drop, Hold, Replace
 from ._entry import Entry
 from ._errors import stopped
 from ._prepare import prepare, uncounted, without_suppressed
+from ._sources import CHUNK
 from ._templates import StoredTemplates
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Intake:
             await self._admit(self._entries(chunk))
 
     async def _wait_for_room(self) -> int:
-        while self._room() <= 0:
+        while self._room() < CHUNK:  # less would be looked up in driblets, each of which costs a round
             self._room_wanted = anyio.Event()
             self._run.ripen_if_idle()
             await self._room_wanted.wait()
