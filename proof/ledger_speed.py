@@ -1,4 +1,4 @@
-"""1,000,000 keys and 1,000,000 suppressed addresses in SQLite: look-ups, claims, import, memory and CPU."""
+"""1,000,000 keys in SQLite: look-ups, claims, memory and CPU of the ledger alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from _figures import Figure, at_least, at_most, exactly
 
 from tanksend import Status
 from tanksend.ledgers import SQLiteLedger
-from tanksend.suppression import SQLiteSuppressionStore
 from tanksend.typing import Claim, LedgerEntry
 
 NUMBER = 1_000_000
@@ -99,40 +98,10 @@ async def _cost(folder: Path) -> AsyncIterator[Figure]:
         )
 
 
-def _list_of(folder: Path) -> Path:
-    path = folder / "suppressed.csv"
-    with path.open("w", encoding="utf-8") as file:
-        file.write("EmailAddress,Reason,LastUpdateTime\n")
-        for index in range(NUMBER):
-            number = index * 612_345_679 % NUMBER  # each once, in no order; no list, which memory would be counted
-            day = number % 28 + 1
-            file.write(f"person.{number}@domain-{number % 5_000}.example,BOUNCE,2026-10-{day:02}T08:00:00Z\n")
-    return path
-
-
-async def _suppression(folder: Path) -> AsyncIterator[Figure]:
-    path = _list_of(folder)
-    async with SQLiteSuppressionStore(folder / "suppression.db") as store:
-        before, began = _megabytes(), time.monotonic()
-        report = await store.import_csv(path)
-        yield exactly("suppression: imported", (report.imported, report.skipped), (NUMBER, 0))
-        yield at_least("suppression: import in random order", NUMBER / (time.monotonic() - began), 50_000, " rows/s")
-        yield at_most("suppression: memory that it took", _megabytes() - before, 60, " MB")
-        for name, domain in (("nobody", "elsewhere"), ("everybody", "domain")):
-            began, found, number = time.monotonic(), 0, 0
-            for start in range(0, 500_000, BATCH):
-                some = [f"person.{n}@{domain}-{n % 5_000}.example" for n in range(start, start + BATCH)]
-                found += len(await store.lookup(some))
-                number += BATCH
-            each = (time.monotonic() - began) / number * 1e6
-            yield exactly(f"suppression: {name} suppressed, found", found, 0 if name == "nobody" else number)
-            yield at_most(f"suppression: look-up, {name} suppressed", each, 10, " µs a message")
-
-
 def figures() -> Iterator[Figure]:
     """All of it, on the disk that temporary files are on."""
     with tempfile.TemporaryDirectory() as folder:
-        for run in (_suppression, _cost, _ledger):  # the largest comes last: memory is counted at its highest
+        for run in (_cost, _ledger):  # the largest comes last: memory is counted at its highest
 
             async def collect(run=run) -> list[Figure]:
                 return [figure async for figure in run(Path(folder))]
