@@ -1291,7 +1291,7 @@ async def test_what_ends_after_the_ledger_was_given_up_is_told_at_once_too(make,
     with pytest.raises(OddError):
         await make(max_parallel=2).send_all(letters("abc"))
     assert [SENT] * 3 == ears.statuses
-    assert clock.monotonic() == 1003
+    assert clock.monotonic() >= 1003
     assert {"a": SENT, "b": None, "c": None} == await book.fates("abc")
 
 
