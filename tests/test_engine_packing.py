@@ -356,6 +356,34 @@ async def test_beside_transactional_mail_a_request_takes_less_for_ten_seconds(cl
     assert limiter.out == wire.recipients == 301
 
 
+@pytest.mark.parametrize(("rate", "limit"), [(14, 7), (50, 25), (33, 16)])
+async def test_after_transactional_mail_the_packs_are_full_again(clock, rate, limit):
+    """On an account that may count strictly, single ones leave room for one at a time; that is got over."""
+    ses = SimulatedSES(rate=rate, daily_quota=-1)
+    transport = ses.transport(clock)
+    limiter = AccountLimiter(clock=clock)
+    sizes = []
+
+    class Watched:
+        account = transport.account
+        send = transport.send
+        aclose = transport.aclose
+
+        async def send_bulk(self, request):
+            sizes.append(len(request.requests))
+            return await transport.send_bulk(request)
+
+    sender = sender_of(Watched(), clock, limiter=limiter)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sender.send_all, letters(rate * 30))
+        for moment in (3.1, 3.2, 5.05, 7.77):
+            tasks.start_soon(later, clock, moment, sender.send, letter("urgent"))
+    full = [size == limit for size in sizes]
+    assert full[-12:-1].count(True) >= 9
+    assert ses.counts.throttled == 0
+    assert ses.inbox.rate() >= 0.97 * rate
+
+
 async def test_many_recipients_of_a_message_count(clock):
     """Up to the limit in all; what is heavier than that goes alone."""
     wire, limiter = Wire(clock), Meter(14, clock=clock)

@@ -516,6 +516,18 @@ def test_a_pack_that_left_much_later_is_not_waited_for_where_some_fit():
     assert pack(control, 0.5, 7) == (1.0, 4)
 
 
+def test_single_ones_between_do_not_keep_packs_in_pieces_for_ever():
+    """Each leaves room for one a second later; sooner or later that is waited for until there is room for all."""
+    control, now, sizes = RateControl(), 0.0, []
+    for _ in range(14):
+        now = take(control, now, rate=14.0).due
+    for _ in range(6):
+        now, size = pack(control, now, 7)
+        sizes.append(size)
+    assert sizes == [7] * 6
+    assert now == pytest.approx(13 / 14 + 7 / 14 + 5 / 2, abs=0.01)
+
+
 def test_a_pack_is_no_larger_than_what_an_account_takes_in_a_second():
     """While the pace is cut on a strict account, that is less than the rate."""
     control = RateControl(ceiling=3.0, cut_at=0.0, strict_until=1e9)

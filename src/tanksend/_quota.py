@@ -239,11 +239,18 @@ class RateControl:
         return due, max(at_least, int(min(recipients, budget - load)))
 
     def _fit_pack(self, due: float, recipients: int, at_least: int, budget: float, span: float) -> tuple[float, int]:
-        """As `_fit`, for what can be split: a moment's patience keeps it in one piece, where one came late before."""
+        """
+        As `_fit`, for what can be split.
+
+        A moment's patience keeps it in one piece where one came late before. So does more of it where the last second
+        went in twice as many pieces as it need have: as it went, the next one would.
+        """
         whole = int(max(at_least, min(recipients, budget)))
         full, _ = self._fit(due, whole, whole, budget, span)
         some, fitting = self._fit(due, whole, at_least, budget, span)
-        return (full, whole) if full - some <= PATCH else (some, fitting)
+        if full - some <= PATCH or len(self.sent) >= 2 * math.ceil(budget / whole):
+            return full, whole
+        return some, fitting
 
     def _note(self, due: float, recipients: int) -> None:
         """Keep a grant for the window; the moments in an entry count as the last of them."""
