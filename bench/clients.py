@@ -30,10 +30,15 @@ def contents(number: int) -> Iterator[tuple[str, str, str]]:
         yield f"user{index}@d{index % 50}.example.com", f"Your invoice {index}", f"{HTML}<!-- {index} -->"
 
 
-def personal(number: int) -> Iterator[tuple[str, dict[str, str]]]:
-    """Recipient and data of each message of one template."""
+def personal(number: int) -> Iterator[tuple[str, dict[str, str], str, str]]:
+    """
+    Recipient and data of each message of one template.
+
+    A campaign: each has its own unsubscribe link, as Gmail and Yahoo want of bulk mail, and a tag to find its events by.
+    """
     for index in range(number):
-        yield f"user{index}@d{index % 50}.example.com", {"number": str(index), "name": f"Customer {index}"}
+        data = {"number": str(index), "name": f"Customer {index}"}
+        yield f"user{index}@d{index % 50}.example.com", data, f"https://news.example.com/u/{index}", str(index)
 
 
 def as_bulk_calls(number: int) -> Iterator[dict[str, Any]]:
@@ -46,8 +51,13 @@ def as_bulk_calls(number: int) -> Iterator[dict[str, Any]]:
             {
                 "Destination": {"ToAddresses": [to]},
                 "ReplacementEmailContent": {"ReplacementTemplate": {"ReplacementTemplateData": json.dumps(data)}},
+                "ReplacementHeaders": [
+                    {"Name": "List-Unsubscribe", "Value": f"<{link}>"},
+                    {"Name": "List-Unsubscribe-Post", "Value": "List-Unsubscribe=One-Click"},
+                ],
+                "ReplacementTags": [{"Name": "customer", "Value": customer}],
             }
-            for to, data in some
+            for to, data, link, customer in some
         ]
         yield {"FromEmailAddress": FROM, "DefaultContent": default, "BulkEmailEntries": entries}
 
@@ -86,14 +96,19 @@ async def tanksend_client(url: str, number: int) -> tuple[float, float]:
 
 async def tanksend_packed(url: str, number: int) -> tuple[float, float]:
     """The whole path again, for messages of one inline template."""
-    from tanksend import Message, Sender, Template
+    from tanksend import Message, Sender, Template, Unsubscribe
     from tanksend.limiters import TokenBucketLimiter
     from tanksend.transports import Credentials, SESTransport
 
     template = Template(subject=SUBJECT, text=TEXT, html=HTML)
 
     def messages(number: int) -> list[Message]:
-        return [Message.from_template(template, to=to, data=data) for to, data in personal(number)]
+        return [
+            Message.from_template(
+                template, to=to, data=data, unsubscribe=Unsubscribe(url=link), tags={"customer": customer}
+            )
+            for to, data, link, customer in personal(number)
+        ]
 
     transport = SESTransport(region="us-east-1", endpoint_url=url, credentials=Credentials("AKID", "secret"))
     limiter = TokenBucketLimiter(float("inf"))

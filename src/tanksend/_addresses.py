@@ -113,7 +113,7 @@ class Address:
 
         Source: RFC 5322 section 3.4 and RFC 2047 section 5 (3).
         """
-        email = _CONTROL.sub(" ", self.email)
+        email = self.email if self.email.isprintable() else _CONTROL.sub(" ", self.email)
         return f"{_phrase(self.name)} <{email}>" if self.name else email
 
     def __repr__(self) -> str:

@@ -163,8 +163,8 @@ class PayloadWriter:
             ValueError: There are no requests, or the first one has no template.
         """
         try:
-            entries = b",".join([_entry(each) for each in request.requests])
-            return b"%b%b]}" % (self._bulk_start(request.requests), entries)
+            entries = ",".join([_entry(each) for each in request.requests])
+            return b"%b%b]}" % (self._bulk_start(request.requests), entries.encode())
         except UnicodeEncodeError:
             raise _half_pair() from None
 
@@ -266,21 +266,31 @@ def _raw(mail: bytes) -> bytes:
     return b'{"Raw":{"Data":"%b"}}' % binascii.b2a_base64(mail, newline=False)
 
 
-_REPLACED = b',"ReplacementEmailContent":{"ReplacementTemplate":{"ReplacementTemplateData":%b}}'
+def _entry(request: SendRequest) -> str:
+    """
+    One recipient's part of a ``SendBulkEmail``.
 
-
-def _entry(request: SendRequest) -> bytes:
-    """One recipient's part of a ``SendBulkEmail``."""
+    Put together as text and encoded with all others at once: there are many of these, and all are short.
+    """
     message = request.message
-    pieces = [b'{"Destination":{', _destination(request)]
+    quoted = encode_basestring
+    if len(request.to) == 1 and not request.cc and not request.bcc:
+        piece = f'{{"Destination":{{"ToAddresses":[{quoted(request.to[0].header())}]}}'
+    else:
+        piece = '{"Destination":{' + _destination(request).decode()
     if message.data is not NO_DATA:
-        pieces.append(_REPLACED % _quoted(message.data.encoded))
+        data = quoted(message.data.encoded)
+        piece += f',"ReplacementEmailContent":{{"ReplacementTemplate":{{"ReplacementTemplateData":{data}}}}}'
     if message.headers or message.unsubscribe is not None:
-        pieces.append(b',"ReplacementHeaders":' + _pairs(_headers(message)))
+        piece += f',"ReplacementHeaders":[{_text_pairs(_headers(message))}]'
     if request.tags:
-        pieces.append(b',"ReplacementTags":' + _pairs(request.tags.items()))
-    pieces.append(b"}")
-    return b"".join(pieces)
+        piece += f',"ReplacementTags":[{_text_pairs(request.tags.items())}]'
+    return piece + "}"
+
+
+def _text_pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    quoted = encode_basestring
+    return ",".join([f'{{"Name":{quoted(name)},"Value":{quoted(value)}}}' for name, value in pairs])
 
 
 def _destination(request: SendRequest) -> bytes:

@@ -27,6 +27,7 @@ from ._rules import (
     MAX_PARTS,
     MAX_RECIPIENTS,
     SET_NAME,
+    are_tags,
     check_headers,
     check_tags,
     is_encodable,
@@ -287,19 +288,18 @@ class Message:
     def check_content(self) -> tuple[Problem, ...]:
         """The part of `check` that does not look at addresses."""
         # A text that is printable throughout has neither control characters nor halves of surrogate pairs.
-        if self.subject.isprintable() and not self._has_options() and self._fits_easily():
+        if self.subject.isprintable() and self._options_fit_easily() and self._fits_easily():
             return ()
         return tuple(self._content_problems())
 
-    def _has_options(self) -> bool:
-        return bool(
-            self.headers
-            or self.tags
-            or self.attachments
-            or self.unsubscribe
-            or self.configuration_set is not None
-            or self.key == ""
-        )
+    def _options_fit_easily(self) -> bool:
+        if self.headers or self.attachments or self.key == "":
+            return False
+        if self.configuration_set is not None and not SET_NAME.fullmatch(self.configuration_set):
+            return False
+        if self.unsubscribe is not None and not self.unsubscribe.is_plain:
+            return False
+        return not self.tags or are_tags(self.tags)
 
     def _fits_easily(self) -> bool:
         if self.template is not None:

@@ -31,6 +31,8 @@ _ZIP_MOMENT = (1980, 1, 1, 0, 0, 0)
 _ZIP_UNIX = 3
 _CONTENT_TYPE = re.compile(r"[ -~]{1,78}")  # SES API v2, Attachment.ContentType
 _CONTENT_ID = re.compile(r"[!-~]{1,78}")  # SES API v2, Attachment.ContentId
+# What nearly every such address looks like: nothing to take apart.
+_PLAIN_URL = re.compile(r"https://[a-z0-9.-]+(?::[0-9]{1,5})?/[!#-;=?-~]{0,700}")
 _URL = re.compile(r"https://[!#-;=?-~]+", re.IGNORECASE)
 # RFC 6068: one address, and fields after a "?", where an "@" may stand as it is.
 _MAILTO = re.compile(r"(?:mailto:)?[!#-;=A-~]+@[!#-;=A-~]+(?:\?[!#-;=?-~]*)?", re.IGNORECASE)
@@ -257,6 +259,11 @@ class Unsubscribe:
         listed = ("List-Unsubscribe", ", ".join(targets))
         # RFC 8058 ties List-Unsubscribe-Post to an https URI: a mailto alone cannot be one-click.
         return (listed, ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")) if self.url else (listed,)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is so usual that `check` would find nothing."""
+        return self.mailto is None and self.url is not None and _PLAIN_URL.fullmatch(self.url) is not None
 
     def check(self) -> tuple[Problem, ...]:
         """What a mailbox provider or SES would refuse, by field."""

@@ -180,6 +180,14 @@ def _header_problem(name: str, value: str, seen: set[str]) -> str | None:
     return None
 
 
+def are_tags(tags: Mapping[str, str]) -> bool:
+    """Whether nothing is wrong with message tags."""
+    for name, value in tags.items():
+        if name == KEY_TAG or not _TAG.fullmatch(name) or not _TAG.fullmatch(value):
+            return False
+    return True
+
+
 def check_tags(tags: Mapping[str, str]) -> Iterable[Problem]:
     """What is wrong with message tags; values may hold data and are not repeated."""
     for number, (name, value) in enumerate(tags.items(), 1):
