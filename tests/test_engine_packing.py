@@ -7,6 +7,7 @@ from functools import partial
 import anyio
 import attrs
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from tanksend import Attachment, Message, Priority, Receipt, Sender, Status, Template, Unsubscribe
 from tanksend._engine._pools import MANY, Pool
@@ -1139,3 +1140,197 @@ async def test_a_stop_during_the_look_up_holds_what_was_taken_in(clock, ears):
             await sender.send_all(letters(3, STORED))
     assert {HELD: 3} == ears.counts()
     assert clock.monotonic() == 1001
+
+
+# --- whatever happens
+
+
+TEMPLATES = (HELLO, STORED, Template(name="other"))
+ENTRY_ERRORS = {
+    "throttled": ThrottlingError,
+    "transient": ServiceUnavailableError,
+    "content": ContentRejectedError,
+    "template": lambda: ConfigurationError("gone", origin=Origin.TEMPLATE),
+    "account": lambda: AccountPausedError("paused"),
+    "nothing known": lambda: OutcomeUnknownError("nothing known"),
+}
+EACH = ["ok"] * 12 + ["lost", *ENTRY_ERRORS]
+NOT_TAKEN = {
+    "throttled": ThrottlingError(),
+    "transient": ServiceUnavailableError(),
+    "unreachable": ConnectionFailedError("unreachable"),
+    "not taken": OutcomeUnknownError("no answer"),
+}
+ALL = [*NOT_TAKEN, "lost", "too few", "too many", "bug", "odd"]
+
+
+@attrs.frozen
+class Plan:
+    """What comes, and what becomes of it."""
+
+    letters: list[tuple[int, int, bool, list[str]]]
+    whole: dict[int, str]
+    takes: float
+    rate: float
+    narrow: bool
+    room: float
+    slow_release: float
+    pause: float | None
+    stop: float | None
+    give_up_after: float | None
+    slow_claims: list[float] | None
+    max_parallel: int | None
+
+
+PLANS = st.builds(
+    Plan,
+    letters=st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.sampled_from([1] * 8 + [2, 5, 9]),
+            st.sampled_from([False] * 9 + [True]),
+            st.lists(st.sampled_from(EACH), max_size=2),
+        ),
+        max_size=60,
+    ),
+    whole=st.dictionaries(st.integers(0, 12), st.sampled_from(ALL), max_size=4),
+    takes=st.sampled_from([0, 0, 0.1, 3.0, HOURS]),
+    rate=st.sampled_from([math.inf, 14, 3]),
+    narrow=st.booleans(),
+    room=st.sampled_from([math.inf, math.inf, 30, 5]),
+    slow_release=st.sampled_from([0, 0, 0.3]),
+    pause=st.sampled_from([None, 0.0, 0.03, 0.2]),
+    stop=st.sampled_from([None, None, 0.1, 0.7, 2.0, 9.0]),
+    give_up_after=st.sampled_from([None, 0.3, 1.0, 20.0]),
+    slow_claims=st.sampled_from([None, None, [], [0.3, 0.0, 0.05], [HOURS]]),
+    max_parallel=st.sampled_from([None, 1, 3]),
+)
+
+
+class Doubles(Wire):
+    """Does as planned, and knows what it took."""
+
+    def __init__(self, clock, plan):
+        super().__init__(clock, takes=plan.takes)
+        self.plan = plan
+        self.taken = []
+        self.largest = 0
+
+    async def send(self, request):
+        self.check([request])
+        number = len(self.left)
+        await self._carry([request])
+        return self.answer(number, [request])
+
+    async def send_bulk(self, request):
+        self.check(request.requests)
+        number = len(self.left)
+        await self._carry(request.requests)
+        return self.answer(number, request.requests)
+
+    def check(self, requests):
+        assert len({each.message.template for each in requests}) == 1
+        if len(requests) > 1:
+            self.largest = max(self.largest, sum(len(each.recipients) for each in requests))
+            assert {None} == {each.message.priority for each in requests}
+
+    def answer(self, number, requests):
+        kind = self.plan.whole.get(number)
+        if kind in NOT_TAKEN:
+            raise NOT_TAKEN[kind]
+        answers = [self.judge(name_of(each.message)) for each in requests]
+        if kind == "lost":
+            raise OutcomeUnknownError("no answer")
+        if kind == "bug":
+            raise ZeroDivisionError
+        if len(requests) == 1:
+            if isinstance(answers[0], SendError):
+                raise answers[0]
+            return answers[0]
+        return {"too few": answers[1:], "too many": [*answers, answers[0]], "odd": "odd"}.get(kind, answers)
+
+    def judge(self, name):
+        attempt = self.attempts[name] = self.attempts.get(name, 0) + 1
+        steps = self.plan.letters[int(name)][3]
+        step = steps[attempt - 1] if attempt <= len(steps) else "ok"
+        if step in {"ok", "lost"}:
+            self.taken.append(name)
+        if step == "ok":
+            return Receipt(f"id of {name}")
+        return OutcomeUnknownError("lost") if step == "lost" else ENTRY_ERRORS[step]()
+
+
+class PlannedMeter(Meter):
+    """Grants as planned."""
+
+    def __init__(self, clock, plan):
+        super().__init__(plan.rate, clock=clock, takes=plan.slow_release)
+        self.plan = plan
+
+    async def reserve(self, demand):
+        assert 1 <= demand.at_least <= demand.recipients
+        wanted = demand.recipients
+        if self.plan.narrow:
+            wanted = max(demand.at_least, wanted // 2)
+        if self.out + wanted > self.plan.room:
+            raise DailyQuotaExceededError(resume_at=7.0)
+        return await super().reserve(Demand(wanted, wanted))
+
+
+async def go_through(plan):
+    """One batch."""
+    clock, ears = FakeClock(), Ears()
+    wire, limiter = Doubles(clock, plan), PlannedMeter(clock, plan)
+    options = {} if plan.slow_claims is None else {"ledger": SlowLedger(clock, *plan.slow_claims)}
+    sender = sender_of(wire, clock, limiter=limiter, observers=[ears], max_parallel=plan.max_parallel, **options)
+    messages = [
+        letter(str(i), TEMPLATES[template], recipients=weight, priority=FIRST if urgent else None)
+        for i, (template, weight, urgent, _) in enumerate(plan.letters)
+    ]
+    handed_in = []
+
+    async def source():
+        for message in messages:
+            handed_in.append(name_of(message))
+            yield message
+            await clock.sleep(plan.pause)
+
+    if plan.pause is None:
+        handed_in = [name_of(message) for message in messages]
+    batch = messages if plan.pause is None else source()
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+
+            async def end():
+                await clock.sleep(plan.stop)
+                scope.cancel()
+
+            if plan.stop is not None:
+                tasks.start_soon(end)
+            await sender.send_all(batch, give_up_after=plan.give_up_after, campaign="c" if options else None)
+            tasks.cancel_scope.cancel()
+    check_all(plan, wire, limiter, ears, handed_in)
+    assert clock.sleepers == 0
+
+
+def check_all(plan, wire, limiter, ears, handed_in):
+    """What was reported is what happened."""
+    taken = set(wire.taken)
+    assert len(taken) == len(wire.taken)
+    assert sorted(ears.fates) == sorted(handed_in)
+    sent = {name for name, result in ears.fates.items() if result.status is SENT}
+    unknown = {name for name, result in ears.fates.items() if result.status is UNKNOWN}
+    assert sent <= taken <= sent | unknown
+    assert unknown <= {name for names in wire.names for name in names}
+    assert limiter.out == wire.recipients
+    limit = 50 if plan.rate == math.inf else max(1, int(plan.rate / 2))
+    assert wire.largest <= limit
+    assert wire.most <= (plan.max_parallel or 256)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=150)
+@given(plan=PLANS)
+def test_each_has_one_true_fate_whatever_is_packed(plan, backend):
+    """Packs with faults of entries and of requests, slots cut short, stops and deadlines; slots all come back."""
+    anyio.run(go_through, plan, backend=backend)
