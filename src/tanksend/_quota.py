@@ -94,6 +94,8 @@ GRAIN = 0.001
 """Seconds of grants that are one entry of `RateControl.sent`, so that it stays short at any rate."""
 ROUNDING = 1e-9
 """Seconds by which sums of moments miss their mark."""
+MARGIN = 0.004
+"""Seconds more of jitter that are allowed for with packs, once an account has shown to be strict: it refuses all."""
 PATCH = 0.01
 """Seconds that several messages wait so as not to be split into two requests."""
 LATE = 0.025
@@ -188,11 +190,12 @@ class RateControl:
         self._is_full(now, rate, headroom)
         pace = self.pace(now, rate, headroom)
         strict = now < self.strict_until
-        self._look_back(now, SPAN / headroom)
+        self._look_back(now, SPAN / headroom + MARGIN)
         due = self._in_order(now)
         if divisible:
             budget = pace / headroom if strict or rate == math.inf else math.ceil(rate)
-            due, recipients = self._fit_pack(due, recipients, at_least, budget, SPAN / headroom)
+            span = SPAN / headroom + (MARGIN if strict else 0.0)
+            due, recipients = self._fit_pack(due, recipients, at_least, budget, span)
         elif strict:
             due, recipients = self._fit(due, recipients, at_least, pace / headroom, SPAN / headroom)
         elif recipients == 1:

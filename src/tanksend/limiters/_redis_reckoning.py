@@ -110,11 +110,11 @@ end
 local function grant(now, recipients, at_least, rate, headroom, divisible)
   is_full(now, rate, headroom)
   local pace, strict = pace_of(now, rate, headroom), now < S.strict_until
-  local due = math.max(S.paid, look_back(now, SPAN / headroom))
+  local due = math.max(S.paid, look_back(now, SPAN / headroom + MARGIN))
   local second = rate < INF and math.ceil(rate) or rate
   if divisible then
     local budget = (strict or rate == INF) and pace / headroom or second
-    due, recipients = fit_pack(due, recipients, at_least, budget, SPAN / headroom)
+    due, recipients = fit_pack(due, recipients, at_least, budget, SPAN / headroom + (strict and MARGIN or 0.0))
   elseif strict then
     due, recipients = fit(due, recipients, at_least, pace / headroom, SPAN / headroom)
   elseif recipients == 1 then
