@@ -112,7 +112,7 @@ class SendReport:
         self._keep = keep
         self._counts = dict.fromkeys(Status, 0)
         self._domains = DomainCounts()
-        self._rows: list[Row] = []
+        self._rows: list[tuple[int, Status, str | None, str | None]] = []
         self._recipients = 0
         self._seconds_waited = 0.0
         self.throttled = 0
@@ -133,7 +133,8 @@ class SendReport:
         self._seconds_waited += result.waited
         self._domains.add(_domain(result), status)
         if len(self._rows) < self._keep:
-            self._rows.append(row_of(result))
+            error = result.error
+            self._rows.append((result.index, status, result.message_id, None if error is None else error.code))
 
     @property
     def counts(self) -> Mapping[Status, int]:
@@ -153,7 +154,7 @@ class SendReport:
     @property
     def rows(self) -> tuple[Row, ...]:
         """The first *keep* results, in the order they ended; `rows_cut` says how many are not here."""
-        return tuple(self._rows)
+        return tuple(Row(*row) for row in self._rows)
 
     @property
     def rows_cut(self) -> int:
@@ -205,12 +206,12 @@ class SendReport:
         """
         import pandas as pd  # optional, and slow to import
 
-        return pd.DataFrame([cells(row) for row in self._rows], columns=list(COLUMNS))
+        return pd.DataFrame([cells(row) for row in self.rows], columns=list(COLUMNS))
 
     def to_csv(self, path: str | Path) -> None:
         """Write `rows` to a file that only this user may read; what was in it is gone. Blocks while it writes."""
         with RowFile(path) as file:
-            for row in self._rows:
+            for row in self.rows:
                 file.write(row)
 
     def __str__(self) -> str:

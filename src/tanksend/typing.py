@@ -108,10 +108,10 @@ class SendRequest:
     @property
     def recipients(self) -> tuple[Address, ...]:
         """To + Cc + Bcc: what SES counts against both quotas."""
-        return self.to + self.cc + self.bcc
+        return self.to + self.cc + self.bcc if self.cc or self.bcc else self.to
 
     def __repr__(self) -> str:
-        return f"<SendRequest recipients={len(self.to) + len(self.cc) + len(self.bcc)}>"
+        return f"<SendRequest recipients={len(self.recipients)}>"
 
 
 @attrs.frozen

@@ -112,7 +112,7 @@ class Fates:
         """Hand out *result*."""
         run = self._run
         self.report.add(result)
-        self.report.duration = self._clock.monotonic() - self._began
+        self.report.duration = entry.taken_at + result.elapsed - self._began
         self._results.append(result)
         self.wake_consumer()
         self.told += 1

@@ -206,7 +206,7 @@ class Intake:
             return
         entry.request = prepared
         entry.suppressed = ()
-        entry.weight = len(prepared.to) + len(prepared.cc) + len(prepared.bcc)
+        entry.weight = len(prepared.recipients)
         entry.uncounted = uncounted(prepared)
         priority = entry.message.priority
         entry.lane = self._priority if priority is None else priority

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from .._messages import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
 
     from ..typing import SendRequest
     from ._entry import Entry
@@ -35,6 +36,17 @@ def pack_key(request: SendRequest) -> Hashable:
     return (message.template, request.from_, request.reply_to, request.configuration_set, message.attachments)
 
 
+def _go_together(one: SendRequest, other: SendRequest) -> bool:
+    """Whether the pack keys of two requests are the very same, which is quickly seen."""
+    return (
+        one.message.template is other.message.template
+        and one.message.attachments is other.message.attachments
+        and one.from_ is other.from_
+        and one.reply_to is other.reply_to
+        and one.configuration_set is other.configuration_set
+    )
+
+
 class Pools:
     """Those of one run."""
 
@@ -46,17 +58,26 @@ class Pools:
         """Those that gather, and until when; the first one is the first whose time is over."""
         self._timer_set = False
         self._packs = hasattr(run.parts.transport, "send_bulk")
+        self._latest: tuple[SendRequest, Pool] | None = None
 
     def assign(self, entry: Entry) -> None:
         """Find the pool of *entry*, as it is now."""
-        if not self._packs or entry.lane is not Priority.BULK or entry.request is None:
+        request = entry.request
+        if not self._packs or entry.lane is not Priority.BULK or request is None:
             return
-        key = pack_key(entry.request)
-        entry.pool = None if key is None else self._pools.get(key) or self._new(key)
+        latest = self._latest
+        if latest is not None and _go_together(request, latest[0]):
+            entry.pool = latest[1]
+            return
+        key = pack_key(request)
+        if key is not None:
+            entry.pool = self._pools.get(key) or self._new(key)
+            self._latest = request, entry.pool
 
     def _new(self, key: Hashable) -> Pool:
         if len(self._pools) >= self._many:
             self._pools = {name: pool for name, pool in self._pools.items() if not pool.empty}
+            self._latest = None
             self._many = max(MANY, 2 * len(self._pools))
         pool = self._pools[key] = Pool(self._run, self)
         return pool
@@ -94,12 +115,14 @@ class Pools:
 class Pool:
     """Messages that may share a request."""
 
-    __slots__ = ("_gathering", "_pools", "_ripe", "_run")
+    __slots__ = ("_gathering", "_pools", "_ripe", "_run", "front")
 
     def __init__(self, run: Run, pools: Pools) -> None:
         self._run = run
         self._pools = pools
         self._gathering: list[Entry] = []
+        self.front: Entry | None = None
+        """The one that stands for all of them among those that wait for a slot: the oldest."""
         self._ripe: deque[Entry] = deque()
         """By age. Some have been taken, or held, meanwhile: what is not `Entry.available` is passed over."""
 
@@ -122,8 +145,7 @@ class Pool:
         """Those that gather may go."""
         self._pools.ends(self)
         gathered, self._gathering = self._gathering, []
-        for entry in gathered:
-            self._run.make_ready(entry)
+        self._run.make_ready(*gathered)
 
     def add(self, entry: Entry) -> None:
         """*entry* is ripe, and waits for a slot; perhaps not for the first time."""
@@ -139,6 +161,15 @@ class Pool:
         ripe = self._ripe
         while ripe and not ripe[0].available:
             ripe.popleft()
+
+    def oldest(self) -> Entry | None:
+        """Who is to stand for them."""
+        self._drop_gone()
+        return self._ripe[0] if self._ripe else None
+
+    def near(self, number: int) -> Iterable[Entry]:
+        """The oldest *number*, those included that wait no more."""
+        return islice(self._ripe, number)
 
     def load(self, limit: int) -> tuple[int, int]:
         """Recipients that would go with the next request of at most *limit*, and how many of them are uncounted."""

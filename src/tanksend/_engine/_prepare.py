@@ -77,10 +77,9 @@ def _prepare(
 def uncounted(request: SendRequest) -> int:
     """Recipients that do not count against the day's quota: SES Developer Guide, "Using the mailbox simulator"."""
     number = 0
-    for group in (request.to, request.cc, request.bcc):
-        for address in group:
-            if address.email.endswith(SIMULATOR):
-                number += 1
+    for address in request.recipients:
+        if address.email.endswith(SIMULATOR):
+            number += 1
     return number
 
 

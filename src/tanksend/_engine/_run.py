@@ -194,7 +194,7 @@ class Run:
         """*entry* waits for a slot, perhaps for others to share it with first, unless it is too late for that."""
         if self.failure is not None:
             self.hold(entry, self.failure)
-        elif entry.is_late(self.parts.clock.monotonic()):
+        elif entry.deadline is not None and entry.is_late(self.parts.clock.monotonic()):
             self.hold(entry, too_late(entry))
         else:
             self._waiting.add(entry)
@@ -203,18 +203,37 @@ class Run:
             else:
                 self.make_ready(entry)
 
-    def make_ready(self, entry: Entry) -> None:
-        """*entry*, which waits, may be taken for the next slot."""
-        if entry.settled:
-            return
-        entry.available = True
-        if entry.pool is not None:
-            entry.pool.add(entry)
+    def make_ready(self, *entries: Entry) -> None:
+        """*entries*, which wait, may be taken for the next slots."""
+        for entry in entries:
+            if entry.settled:
+                continue
+            entry.available = True
+            pool = entry.pool
+            if pool is None:
+                self._queue(entry)
+            else:
+                pool.add(entry)
+                if pool.front is None or entry.sequence < pool.front.sequence:
+                    pool.front = entry
+                    self._queue(entry)
+        for lane in LANES:
+            self.renew_ticket(lane)
+        self.lanes.wake()
+
+    def _queue(self, entry: Entry) -> None:
         if not entry.queued:
             entry.queued = True
             heapq.heappush(self._ready[entry.lane], (entry.sequence, entry))
-        self.renew_ticket(entry.lane)
-        self.lanes.wake()
+
+    def _unqueued(self, entry: Entry) -> None:
+        """*entry* has no place among those that wait any more: if it stood for a pool, the next of that does."""
+        entry.queued = False
+        pool = entry.pool
+        if pool is not None and pool.front is entry:
+            pool.front = pool.oldest()
+            if pool.front is not None:
+                self._queue(pool.front)
 
     def wait_until(self, when: float, entry: Entry, error: SendError) -> None:
         """*entry*, whose last attempt ended in *error*, waits for another one, which may begin at *when*."""
@@ -239,8 +258,15 @@ class Run:
 
     def next_waiting(self, number: int) -> list[Entry]:
         """So many of those that would be next."""
-        near = [entry for ready in self._ready for _, entry in heapq.nsmallest(number, ready) if entry.available]
+        near = [entry for lane in LANES for entry in sorted(self._near(lane, number), key=lambda each: each.sequence)]
         return near[:number]
+
+    def _near(self, lane: Priority, number: int) -> list[Entry]:
+        """Some *number* of those that would be next in *lane*, those behind the front of a pool included."""
+        ready = self._ready[lane]
+        fronts = [entry for _, entry in (ready if len(ready) <= number else heapq.nsmallest(number, ready))]
+        near = [each for entry in fronts for each in (entry.pool.near(number) if entry.pool else (entry,))]
+        return [entry for entry in near if entry.available]
 
     def renew_tickets(self) -> None:
         """There is room again: compete in each lane."""
@@ -253,7 +279,7 @@ class Run:
         """See that the lanes know the oldest entry of *lane*, when it may be sent."""
         ready = self._ready[lane]
         while ready and not ready[0][1].available:
-            heapq.heappop(ready)[1].queued = False
+            self._unqueued(heapq.heappop(ready)[1])
         if not ready or self._in_flight >= self._window:
             self._ticketed[lane] = None
         elif self._ticketed[lane] != ready[0][0]:
@@ -279,29 +305,31 @@ class Run:
 
     def lightest(self, lane: Priority) -> int:
         """The fewest recipients of those who would be next in *lane*."""
-        return min(entry.weight for _, entry in self._ready[lane][:LOOK_AHEAD] if entry.available)
+        return min(entry.weight for entry in self._near(lane, LOOK_AHEAD))
 
     def pass_over(self, heavy: Entry, limit: int) -> Entry | None:
         """The heaviest with at most *limit* recipients, of those who would be next; the oldest of equals."""
         if heavy.passed_at is None:
             heavy.passed_at = self.parts.clock.monotonic()
-        near = [entry for _, entry in self._ready[heavy.lane][:LOOK_AHEAD] if entry.weight <= limit]
-        fitting = [entry for entry in near if entry.available and not self._hold_failed(entry)]
+        near = [entry for entry in self._near(heavy.lane, LOOK_AHEAD) if entry.weight <= limit]
+        fitting = [entry for entry in near if not self._hold_failed(entry)]
         return max(fitting, key=lambda entry: (entry.weight, -entry.sequence), default=None)
 
     def take(self, entry: Entry, slot: Slot, due: float) -> Parcel:
         """The lanes give *entry* a slot; others of its pool come along, as long as there is room."""
         ready = self._ready[entry.lane]
-        if ready[0][1] is entry:
-            heapq.heappop(ready)
-            self._ticketed[entry.lane] = None
-        else:
-            ready.remove((entry.sequence, entry))
-            heapq.heapify(ready)
-        entry.queued = entry.available = False
+        entry.available = False
         parcel = Parcel(self, [entry], slot, due)
         if entry.pool is not None:
             entry.pool.fill(parcel.entries, min(slot.recipients, self.lanes.pack_limit()) - entry.weight)
+        if ready[0][1] is entry:
+            heapq.heappop(ready)
+            self._ticketed[entry.lane] = None
+            self._unqueued(entry)
+        elif entry.queued:
+            ready.remove((entry.sequence, entry))
+            heapq.heapify(ready)
+            self._unqueued(entry)
         now = self.parts.clock.monotonic()
         for each in parcel.entries:
             self._waiting.discard(each)
