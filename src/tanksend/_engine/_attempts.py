@@ -142,7 +142,7 @@ class Attempts:
             await self._release(parcel)
             return False
         self._hold_the_late(parcel)
-        while parcel.weight < parcel.slot.recipients and parcel.entries:
+        while parcel.entries and parcel.weight < parcel.room:
             await self._give_back(parcel)
             self._hold_the_late(parcel)
         if not parcel.entries:
@@ -164,9 +164,14 @@ class Attempts:
                 run.hold(entry, error)
 
     async def _give_back(self, parcel: Parcel) -> None:
-        """What *parcel* has become too light for."""
-        slot, extra = parcel.slot, parcel.slot.recipients - parcel.weight
-        parcel.slot = Slot(slot.delay, slot.recipients - extra, slot.token)
+        """What *parcel* has become too light for, of the last that was charged for it."""
+        slot = parcel.surcharge or parcel.slot
+        extra = min(slot.recipients, parcel.room - parcel.weight)
+        left = Slot(slot.delay, slot.recipients - extra, slot.token)
+        if parcel.surcharge is None:
+            parcel.slot = left
+        else:
+            parcel.surcharge = left if left.recipients else None
         await self._parts.release(Slot(slot.delay, extra, slot.token))
 
     async def _release(self, parcel: Parcel) -> None:

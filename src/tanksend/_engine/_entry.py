@@ -106,3 +106,8 @@ class Parcel:
     def weight(self) -> int:
         """How many recipients it has."""
         return sum(entry.weight for entry in self.entries)
+
+    @property
+    def room(self) -> int:
+        """How many recipients it may have."""
+        return self.slot.recipients + (0 if self.surcharge is None else self.surcharge.recipients)
