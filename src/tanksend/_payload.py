@@ -266,6 +266,12 @@ def _raw(mail: bytes) -> bytes:
     return b'{"Raw":{"Data":"%b"}}' % binascii.b2a_base64(mail, newline=False)
 
 
+_ONE_CLICK = (
+    ',"ReplacementHeaders":[{"Name":"List-Unsubscribe","Value":%s},'
+    '{"Name":"List-Unsubscribe-Post","Value":"List-Unsubscribe=One-Click"}]'
+)
+
+
 def _entry(request: SendRequest) -> str:
     """
     One recipient's part of a ``SendBulkEmail``.
@@ -281,7 +287,10 @@ def _entry(request: SendRequest) -> str:
     if message.data is not NO_DATA:
         data = quoted(message.data.encoded)
         piece += f',"ReplacementEmailContent":{{"ReplacementTemplate":{{"ReplacementTemplateData":{data}}}}}'
-    if message.headers or message.unsubscribe is not None:
+    unsubscribe = message.unsubscribe
+    if unsubscribe is not None and unsubscribe.url and not unsubscribe.mailto and not message.headers:
+        piece += _ONE_CLICK % quoted(f"<{unsubscribe.url}>")  # what campaigns have
+    elif message.headers or unsubscribe is not None:
         piece += f',"ReplacementHeaders":[{_text_pairs(_headers(message))}]'
     if request.tags:
         piece += f',"ReplacementTags":[{_text_pairs(request.tags.items())}]'

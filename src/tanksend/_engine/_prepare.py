@@ -41,13 +41,9 @@ def _plain(parts: Parts, message: Message, key: str | None) -> SendRequest | Non
     except InvalidAddressError:
         return None
     recipients = message.to if judged is to else (judged,)
-    return SendRequest(
-        message,
-        parts.from_,
-        recipients,
-        configuration_set=message.configuration_set or parts.configuration_set,
-        tags=_tags(parts, message, key or message.key),
-    )
+    configuration_set = message.configuration_set or parts.configuration_set
+    tags = _tags(parts, message, key or message.key)
+    return SendRequest(message, parts.from_, recipients, (), (), (), configuration_set, tags)
 
 
 def _prepare(
@@ -120,6 +116,8 @@ def _count_problems(message: Message, count: int) -> tuple[Problem, ...]:
 
 def _tags(parts: Parts, message: Message, key: str | None) -> Mapping[str, str]:
     if key is None:
+        if not parts.tags:
+            return message.tags
         return {**parts.tags, **message.tags} if message.tags else parts.tags
     return {**parts.tags, **message.tags, **key_tag(key)}
 

@@ -311,13 +311,10 @@ class Message:
         return (len(text) + len(html)) * 6 < MAX_ENCODED_BYTES and is_encodable(text) and is_encodable(html)
 
     def _template_fits(self, template: Template) -> bool:
-        try:
-            characters = len(self.data.encoded)
-        except InvalidMessageError:
+        json = self.data.json
+        if json is None or len(json) > MAX_DATA_CHARACTERS or not template.suits(self.data):
             return False
-        if characters > MAX_DATA_CHARACTERS or template.check() or template.data_problems(self.data):
-            return False
-        return (characters + template.characters) * 4 <= MAX_INLINE_BYTES or template.name is not None
+        return template.name is not None or (len(json) + template.characters) * 4 <= MAX_INLINE_BYTES
 
     def _content_problems(self) -> Iterable[Problem]:
         if has_control(self.subject):

@@ -60,11 +60,12 @@ class TemplateData(Mapping[str, Any]):
     class of its own, because a plain message then carries nothing more than one that all of them share.
     """
 
-    __slots__ = ("_encoded", "_values")
+    __slots__ = ("_values", "json")
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
-        self._encoded = _encode(self._values) if self._values else "{}"
+        self.json = _encode(self._values) if self._values else "{}"
+        """None where JSON, or UTF-8, cannot carry them; `encoded` says why."""
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401  (whatever the caller put in)
         return self._values[name]
@@ -89,9 +90,9 @@ class TemplateData(Mapping[str, Any]):
         Raises:
             InvalidMessageError: JSON, or UTF-8, cannot carry it; its problems name the values.
         """
-        if self._encoded is None:
+        if self.json is None:
             raise InvalidMessageError(problems=_unencodable(self._values))
-        return self._encoded
+        return self.json
 
     @property
     def values_by_name(self) -> dict[str, Any]:
@@ -348,6 +349,23 @@ class Template:
             if isinstance(value, str) and not value.isprintable() and has_control(value):
                 found.append(Problem(f"data[{name}]", "has a control character or line break, and is in the subject"))
         return tuple(found)
+
+    def suits(self, data: TemplateData) -> bool:
+        """Whether nothing is wrong with it, nor with *data* for it: `check` and `data_problems` would find nothing."""
+        needs = self._needs[0] if self._needs else self._read_needs()
+        if self.check():
+            return False
+        if needs.paths:
+            return not self.data_problems(data)
+        values = data.values_by_name
+        for name in needs.names:
+            if values.get(name) is None:
+                return False
+        for name in needs.in_subject:
+            value = values.get(name)
+            if isinstance(value, str) and not value.isprintable():
+                return not self.data_problems(data)
+        return True
 
     def _read_needs(self) -> _Needs:
         needs = _needs_of((self.subject or "", self.text or "", self.html or ""), self.subject or "")
