@@ -246,12 +246,12 @@ class RateControl:
         As `_fit`, for what can be split.
 
         A moment's patience keeps it in one piece where one came late before. So does more of it where the last second
-        went in twice as many pieces as it need have: as it went, the next one would.
+        went in three times as many pieces as it need have: as it went, the next one would.
         """
         whole = int(max(at_least, min(recipients, budget)))
         full, _ = self._fit(due, whole, whole, budget, span)
         some, fitting = self._fit(due, whole, at_least, budget, span)
-        if full - some <= PATCH or len(self.sent) >= 2 * math.ceil(budget / whole):
+        if full - some <= PATCH or len(self.sent) >= 3 * math.ceil(budget / whole):
             return full, whole
         return some, fitting
 

@@ -90,7 +90,7 @@ local function fit_pack(due, recipients, at_least, budget, span)
   local whole = math.max(at_least, math.floor(math.min(recipients, budget)))
   local full = fit(due, whole, whole, budget, span)
   local some, fitting = fit(due, whole, at_least, budget, span)
-  if full - some <= PATCH or redis.call('LLEN', SENT) >= 2 * math.ceil(budget / whole) then return full, whole end
+  if full - some <= PATCH or redis.call('LLEN', SENT) >= 3 * math.ceil(budget / whole) then return full, whole end
   return some, fitting
 end
 
