@@ -131,7 +131,8 @@ class SendReport:
         if status is Status.SENT:
             self._recipients += len(result.recipients)
         self._seconds_waited += result.waited
-        self._domains.add(_domain(result), status)
+        people = result.recipients
+        self._domains.add(people[0].domain if people else _domain(result), status)
         if len(self._rows) < self._keep:
             error = result.error
             self._rows.append((result.index, status, result.message_id, None if error is None else error.code))
@@ -250,10 +251,9 @@ def _cells_html(counts: Mapping[Status, int], used: Iterable[Status]) -> str:
 
 
 def _domain(result: SendResult) -> str | None:
-    """The domain of the first recipient, None when there is nothing that looks like one."""
-    people = result.recipients or result.suppressed
-    if people:
-        return people[0].domain
+    """The domain of the first who was not to get it, None when there is nothing that looks like one."""
+    if result.suppressed:
+        return result.suppressed[0].domain
     message = result.message
     if not isinstance(message, Message):  # a batch reports that, too
         return None

@@ -205,16 +205,14 @@ class Attempts:
             error = outcome if isinstance(outcome, SendError) else self._unexplained(outcome)
             outcome = [error] * len(entries)
         jitter = self._parts.jitter()  # one for all: who is tried again at the same time shares a request again
-        signals: dict[type, list[tuple[Entry, SendError | None]]] = {}
-        for entry, own in zip(entries, outcome, strict=True):
-            note = self._note(entry, own, jitter)
-            signals.setdefault(type(note), []).append((entry, note))
-        if any(_is_good(error) for some in signals.values() for _, error in some):
+        errors = [self._note(entry, own, jitter) for entry, own in zip(entries, outcome, strict=True)]
+        if any(map(_is_good, errors)):
             self._run.grow()
         self._run.renew_tickets()
-        for some in signals.values():
-            weight, uncounted = sum(entry.weight for entry, _ in some), sum(entry.uncounted for entry, _ in some)
-            await self._parts.feedback(Signal(weight, some[0][1], uncounted), self._run.lanes.wake)
+        for error in {type(error): error for error in errors}.values():
+            some = [entry for entry, own in zip(entries, errors, strict=True) if type(own) is type(error)]
+            signal = Signal(sum(entry.weight for entry in some), error, sum(entry.uncounted for entry in some))
+            await self._parts.feedback(signal, self._run.lanes.wake)
 
     def _note(self, entry: Entry, outcome: object, jitter: float) -> SendError | None:
         """Settle *entry*, or put it back for another attempt; the error, if there is one."""

@@ -13,7 +13,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .._messages import Priority
+from .._messages import MAX_INLINE_BYTES, Priority
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -115,12 +115,13 @@ class Pools:
 class Pool:
     """Messages that may share a request."""
 
-    __slots__ = ("_gathering", "_pools", "_ripe", "_run", "front")
+    __slots__ = ("_enough", "_gathering", "_pools", "_ripe", "_run", "front")
 
     def __init__(self, run: Run, pools: Pools) -> None:
         self._run = run
         self._pools = pools
         self._gathering: list[Entry] = []
+        self._enough = 0
         self.front: Entry | None = None
         """The one that stands for all of them among those that wait for a slot: the oldest."""
         self._ripe: deque[Entry] = deque()
@@ -137,8 +138,9 @@ class Pool:
         gathering = self._gathering
         if not gathering:
             self._pools.begins(self)
+            self._enough = self._run.lanes.pack_limit()
         gathering.append(entry)
-        if len(gathering) >= self._run.lanes.pack_limit():
+        if len(gathering) >= self._enough:
             self.ripen()
 
     def ripen(self) -> None:
@@ -185,14 +187,26 @@ class Pool:
 
     def fill(self, entries: list[Entry], room: int) -> None:
         """Take out those that go with *entries*, as many as have at most *room* recipients in all."""
+        template = entries[0].message.template
+        space = MAX_INLINE_BYTES - _size(entries[0]) - (0 if template is None else template.size)
         while room > 0:
             self._drop_gone()
-            if not self._ripe or self._ripe[0].weight > room:
+            if not self._ripe:
                 return
-            entry = self._ripe.popleft()
+            entry = self._ripe[0]
+            space -= _size(entry)
+            if entry.weight > room or space < 0:
+                return
+            self._ripe.popleft()
             entry.available = False
             room -= entry.weight
             entries.append(entry)
+
+
+def _size(entry: Entry) -> int:
+    """The most bytes that its data takes in a request: 1 MB holds all of them and an inline template."""
+    json = entry.message.data.json or ""
+    return len(json) if json.isascii() else 4 * len(json)
 
 
 def _age(entry: Entry) -> int:
