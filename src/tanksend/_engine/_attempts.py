@@ -209,9 +209,9 @@ class Attempts:
         if any(map(_is_good, errors)):
             self._run.grow()
         self._run.renew_tickets()
-        for error in {type(error): error for error in errors}.values():
-            some = [entry for entry, own in zip(entries, errors, strict=True) if type(own) is type(error)]
-            signal = Signal(sum(entry.weight for entry in some), error, sum(entry.uncounted for entry in some))
+        for one in {type(error): error for error in errors}.values():
+            some = [entry for entry, own in zip(entries, errors, strict=True) if type(own) is type(one)]
+            signal = Signal(sum(entry.weight for entry in some), one, sum(entry.uncounted for entry in some))
             await self._parts.feedback(signal, self._run.lanes.wake)
 
     def _note(self, entry: Entry, outcome: object, jitter: float) -> SendError | None:
