@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import anyio
 import attrs
@@ -953,6 +954,15 @@ async def test_one_that_was_put_back_keeps_its_place_before_those_who_came_meanw
                 await anext(results)
     assert wire.names == [["0", "1", "2"]]
     assert limiter.out == 3
+
+
+async def test_who_comes_back_before_he_was_missed_has_one_place():
+    """A pool lets go of those who were taken as late as possible."""
+    first, second, third = (SimpleNamespace(sequence=i, available=True, weight=1, uncounted=0) for i in (1, 2, 3))
+    pool = Pool(None, None)
+    for entry in (first, third, first, second, third):
+        pool.add(entry)
+    assert pool.load(50) == (3, 0)
 
 
 # --- the day's quota
