@@ -160,6 +160,23 @@ async def test_claims_and_fates_of_one_group_see_each_other(opened):
     assert {"a": Claim.ALREADY_SENT, "b": GRANTED} == answers["after"]
 
 
+@pytest.mark.parametrize("asks", ["lookup", "claim", "record"])
+async def test_fates_that_could_not_be_written_are_written_later(opened, path, asks):
+    """Nobody else knows them: with the file writable again, the same ledger says them with whatever it does next."""
+    ledger = opened(lock_timeout=0.05)
+    await ledger.claim(["a", "b"])
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerError):
+            await ledger.record([LedgerEntry("a", Status.SENT)])
+        with pytest.raises(LedgerError):
+            await ledger.record_and_claim([LedgerEntry("b", Status.HELD)], ["c"])
+        other.execute("ROLLBACK")
+    await (ledger.record([LedgerEntry("d", Status.FAILED)]) if asks == "record" else getattr(ledger, asks)(["d"]))
+    found = await opened().lookup(["a", "b", "c"])
+    assert {"a": Status.SENT, "b": Status.HELD} == {key: entry.status for key, entry in found.items()}
+
+
 async def test_a_mistake_of_one_does_not_touch_the_others(opened, monkeypatch):
     """Each piece of work in a group is its own."""
     ledger = opened()

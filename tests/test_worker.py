@@ -53,6 +53,19 @@ async def test_what_is_asked_for_meanwhile_makes_one_group(worker):
     assert [20] * 20 == sizes
 
 
+async def test_works_in_turn_are_done_in_their_order(worker):
+    """One wait for all of them; the error of one comes out, and the others are done."""
+    done = []
+
+    def fail(_):
+        raise LookupError
+
+    assert [1, 2] == await worker.ask_in_turn(lambda _: done.append("a") or 1, lambda _: done.append("b") or 2)
+    with pytest.raises(LookupError):
+        await worker.ask_in_turn(fail, lambda _: done.append("c"))
+    assert ["a", "b"] == done[:2]
+
+
 async def test_who_is_cancelled_has_asked_all_the_same(worker):
     """The work is done, the next one is served, and nobody hears of the first."""
     busy, go_on, done = threading.Event(), threading.Event(), []

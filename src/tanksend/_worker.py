@@ -29,7 +29,7 @@ T = TypeVar("T")
 G = TypeVar("G")
 
 _LARGEST_GROUP = 500
-_WORTHWHILE = 8
+_WORTHWHILE = 5
 _JOIN_SECONDS = 10.0
 
 
@@ -109,13 +109,24 @@ class Worker(Generic[G]):
         await done.wait()
         return job.result()
 
+    async def ask_in_turn(self, *works: Callable[[G], Any]) -> list[Any]:
+        """Have *works* done one after the other, and nothing of them after what is asked for later; see `ask`."""
+        done = anyio.Event()
+        loop = this_loop()
+        jobs: list[Job[G, Any]] = [Job(work, loop) for work in works]
+        jobs[-1].done = done
+        self._put(*jobs)
+        await done.wait()
+        return [job.result() for job in jobs]
+
     def tell(self, work: Callable[[G], object]) -> None:
         """Have *work* done, and do not wait for it."""
         self._put(Job(work))
 
-    def _put(self, job: Job[G, Any]) -> None:
+    def _put(self, *jobs: Job[G, Any]) -> None:
         with self._lock:
-            self._queue.put(job)
+            for job in jobs:
+                self._queue.put(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()

@@ -28,6 +28,7 @@ __all__ = [
     "AccountSource",
     "Allow",
     "Attempt",
+    "BatchingLedger",
     "BulkRequest",
     "BulkTransport",
     "Claim",
@@ -517,6 +518,19 @@ class Ledger(Protocol):
 
     def pending(self) -> AsyncIterator[LedgerEntry]:
         """Claims without a fate, and unknown ones."""
+        ...
+
+
+@runtime_checkable
+class BatchingLedger(Protocol):
+    """
+    A `Ledger` that can record and claim with one sync of its disk, or one round to its server. The engine then does.
+    """
+
+    async def record_and_claim(
+        self, entries: Sequence[LedgerEntry], keys: Sequence[str], *, resend_unknown: bool = False
+    ) -> Mapping[str, Claim]:
+        """As `Ledger.record` and then `Ledger.claim`: when it returns, both are durable; the claims never without."""
         ...
 
 

@@ -21,7 +21,7 @@ from .._loops import uninterrupted
 from .._messages import Message, campaign_key
 from .._results import Status
 from ..exceptions import ElsewhereError, InvalidMessageError, OutcomeUnknownError, Problem
-from ..typing import Claim, LedgerEntry
+from ..typing import BatchingLedger, Claim, LedgerEntry
 from ._errors import MissingKeyError, ledger_error
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Books:
     def __init__(self, run: Run, ledger: Ledger, tasks: TaskGroup, *, campaign: str | None, fresh: bool) -> None:
         self._run = run
         self._ledger = ledger
+        self._in_one_go = ledger.record_and_claim if isinstance(ledger, BatchingLedger) else None
         self._tasks = tasks
         self._campaign = campaign
         self._fresh = fresh
@@ -62,10 +63,10 @@ class Books:
         self._questions: list[_Question] = []
         self._under_way = 0
         self._claiming: set[anyio.CancelScope] = set()
-        self._freeing: set[Entry] = set()
-        """Who waits for another attempt, as far as the run knows, and not yet as the ledger does."""
+        self._freeing: dict[Entry, Callable[[], None] | None] = {}
+        """Who waits for another attempt, and the ledger does not know yet; and what to do then, if not that."""
         self._unwritten: list[_Note] = []
-        self._writing: list[_Note] = []
+        self._writing: dict[_Note, None] = {}
         self._wanted: anyio.Event | None = None
         self._writer: anyio.CancelScope | None = None
         self._closed = False
@@ -265,17 +266,42 @@ class Books:
         begun = self._run.parts.clock.monotonic()
         answers: dict[str, Claim] = {}
         error: SendError | None = None
+        notes = self._take_along()
         try:
             for resend in (False, True):
                 keys = [entry.key or "" for entry in entries if self._may_resend(entry) is resend]
                 if keys:
-                    told = await self._ledger.claim(keys, resend_unknown=resend)
+                    told = await self._claim_keys(keys, resend, notes)
                     answers.update((key, Claim(told[key])) for key in keys)
         except Exception as problem:  # noqa: BLE001  (a ledger of the caller's own)
             error = ledger_error(problem)
+        finally:
+            self._written(notes)
         self._run.lanes.claims_take(self._run.parts.clock.monotonic() - begun)
         for question in asked:
             question.answers, question.error = answers, error
+
+    def _take_along(self) -> list[_Note]:
+        """
+        The fates that are recorded with the next claims.
+
+        It saves a sync; and so no more keys are claimed at any time, and in doubt after a crash, than requests may be
+        on the wire: what was on it before a claim is recorded with it or, in the writer's hands already, ahead of it.
+        """
+        if self._in_one_go is None:
+            return []
+        notes = [note for note in self._unwritten if note.claimed]
+        self._unwritten = [note for note in self._unwritten if not note.claimed]
+        self._writing.update(dict.fromkeys(notes))
+        return notes
+
+    async def _claim_keys(self, keys: Sequence[str], resend: bool, notes: Sequence[_Note]) -> Mapping[str, Claim]:  # noqa: FBT001
+        entries = [note.entry for note in notes if note in self._writing]
+        if self._in_one_go is None or not entries:
+            return await self._ledger.claim(keys, resend_unknown=resend)
+        told = await self._in_one_go(entries, keys, resend_unknown=resend)
+        self._written(notes)
+        return told
 
     # --- fates --------------------------------------------------------------------------------------------------------
 
@@ -292,7 +318,7 @@ class Books:
             self._run.fates.publish(entry, result)
 
         if entry in self._freeing:
-            self._write(_Note(entry, None, publish))
+            self._freeing[entry] = publish
         elif entry.claimed or (status in NOT_SENT and entry.key is not None and not entry.follows):
             code = None if result.error is None else result.error.code
             self._write(_Note(entry, self._entry(entry, status, result.message_id, code), publish))
@@ -304,11 +330,10 @@ class Books:
         """Record that *entry* waits for another attempt, and then do *then*."""
 
         def freed() -> None:
-            self._freeing.discard(entry)
             entry.claimed = False
-            then()
+            (self._freeing.pop(entry) or then)()
 
-        self._freeing.add(entry)
+        self._freeing[entry] = None
         status = Status.HELD if entry.unknown is None else Status.UNKNOWN
         self._write(_Note(entry, self._entry(entry, status, None, error.code), freed))
 
@@ -356,15 +381,16 @@ class Books:
         return True
 
     async def _write_some(self) -> None:
-        self._writing, self._unwritten = self._unwritten, []
+        notes, self._unwritten = self._unwritten, []
+        self._writing.update(dict.fromkeys(notes))
         try:
-            entries = await self._ours([note for note in self._writing if note.entry is not None])
+            entries = await self._ours(notes)
             if entries:
                 await self._ledger.record(entries)
         except Exception as error:  # noqa: BLE001  (a ledger of the caller's own)
             # What became of them is true all the same, and is told; nothing more is sent.
             self._run.fail(ledger_error(error))
-        self._written()
+        self._written(notes)
 
     async def _ours(self, notes: Sequence[_Note]) -> Sequence[LedgerEntry]:
         """
@@ -374,16 +400,13 @@ class Books:
         """
         unclaimed = [note.key for note in notes if not note.claimed]
         granted = await self._ledger.claim(unclaimed) if unclaimed else {}
-        return [
-            note.entry
-            for note in notes
-            if note.entry is not None and (note.claimed or granted[note.key] == Claim.GRANTED)
-        ]
+        return [note.entry for note in notes if note.claimed or granted[note.key] == Claim.GRANTED]
 
-    def _written(self) -> None:
-        written, self._writing = self._writing, []
-        for note in written:
-            note.then()
+    def _written(self, notes: Sequence[_Note]) -> None:
+        for note in notes:
+            if note in self._writing:
+                del self._writing[note]
+                note.then()
 
     def close(self) -> None:
         """The run is over."""
@@ -402,17 +425,17 @@ class Books:
         """Nobody writes any more: what could not be recorded is told all the same."""
         self._given_up = True
         while self._writing or self._unwritten:
-            self._writing += self._unwritten
+            self._writing.update(dict.fromkeys(self._unwritten))
             self._unwritten = []
-            self._written()
+            self._written(tuple(self._writing))
 
 
 class _Note:
-    """What is to be written, and what to do then; it may be that there is only something to do."""
+    """What is to be written, and what to do then."""
 
     __slots__ = ("claimed", "entry", "key", "then")
 
-    def __init__(self, entry: Entry, kept: LedgerEntry | None, then: Callable[[], None]) -> None:
+    def __init__(self, entry: Entry, kept: LedgerEntry, then: Callable[[], None]) -> None:
         self.key = entry.key or ""
         self.claimed = entry.claimed
         self.entry = kept

@@ -117,7 +117,7 @@ class Lanes:
 
     def claims_take(self, seconds: float) -> None:
         """A claim took so long."""
-        self._claim_seconds += (seconds - self._claim_seconds) / 8
+        self._claim_seconds = max(seconds, self._claim_seconds + (seconds - self._claim_seconds) / 1024)
 
     def wake(self) -> None:
         """Something can be sent: see that somebody waits for the slot."""

@@ -99,6 +99,13 @@ class MemoryLedger:
                 name = digest(entry.key)
                 self._shelf.put(name, record(self._shelf.rows.get(name), entry, view), entry.key)
 
+    async def record_and_claim(
+        self, entries: Sequence[LedgerEntry], keys: Sequence[str], *, resend_unknown: bool = False
+    ) -> Mapping[str, Claim]:
+        """As `record` and then `claim`; see `BatchingLedger`."""
+        await self.record(entries)
+        return await self.claim(keys, resend_unknown=resend_unknown)
+
     async def pending(self) -> AsyncIterator[LedgerEntry]:
         """Claims without a fate, and unknown ones."""
         for entry in self._entries():

@@ -107,9 +107,11 @@ class PostgresLedger:
         if not keys:
             return {}
         names = list(dict.fromkeys(keys))
+        return dict(zip(names, await self._desk.write(self._claiming(names, resend_unknown)), strict=True))
+
+    def _claiming(self, names: Sequence[str], resend: bool) -> Errand:  # noqa: FBT001
         act = partial(_claim, lease=self._lease)
-        errand = Errand(act, [(digest(key), key, resend_unknown) for key in names], mine=self._desk.unheard)
-        return dict(zip(names, await self._desk.write(errand), strict=True))
+        return Errand(act, [(digest(key), key, resend) for key in names], mine=self._desk.unheard)
 
     async def record(self, entries: Sequence[LedgerEntry]) -> None:
         """
@@ -118,7 +120,15 @@ class PostgresLedger:
         ``ALREADY_SENT`` and ``ELSEWHERE`` change nothing: they are what a ledger said itself.
         """
         if entries:
-            await self._desk.write(Errand(_record, [(digest(entry.key), entry.key, entry) for entry in entries]))
+            await self._desk.write(_recording(entries))
+
+    async def record_and_claim(
+        self, entries: Sequence[LedgerEntry], keys: Sequence[str], *, resend_unknown: bool = False
+    ) -> Mapping[str, Claim]:
+        """As `record` and then `claim`, in one transaction as a rule; see `BatchingLedger`."""
+        names = list(dict.fromkeys(keys))
+        _, answers = await self._desk.write_in_turn(_recording(entries), self._claiming(names, resend_unknown))
+        return dict(zip(names, answers, strict=True))
 
     async def pending(self) -> AsyncIterator[LedgerEntry]:
         """Claims without a fate, and unknown ones; those that were claimed first come first."""
@@ -228,6 +238,11 @@ class _Desk:
         self._writing.check_process()
         return await self._writer.ask(errand)
 
+    async def write_in_turn(self, *errands: Errand) -> list[list[Any]]:
+        """The answers of *errands*, carried out one after the other; see `write`."""
+        self._writing.check_process()
+        return await self._writer.ask_in_turn(*errands)
+
     def stop(self) -> None:
         """Let the threads end and close their connections; does not wait. For finalizers, too."""
         self._writer.stop()
@@ -260,6 +275,10 @@ class _Desk:
                 self._reading.run(job.do)
             except Exception as error:  # noqa: BLE001  (whoever asked has to hear of it)
                 job.error = error
+
+
+def _recording(entries: Sequence[LedgerEntry]) -> Errand:
+    return Errand(_record, [(digest(entry.key), entry.key, entry) for entry in entries])
 
 
 def _claim(row: Row | None, resend: bool, view: View, mine: bool, lease: float) -> tuple[Claim, Row | None]:  # noqa: FBT001

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .._clock import SystemClock
 from .._csv import PrivateCsv, moment
 from .._sqlite import LOCK_SECONDS, SQLiteFile, absolute, when_gone
-from ..exceptions import SettingError
+from ..exceptions import SettingError, StorageError
 from ._book import CLAIMED, SCHEMA, STATUSES, UNKNOWN, Book, count, find, kept, page, purge
 from ._holders import Holder
 from ._keys import digest, proof
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import datetime as dt
     import os
     import sqlite3
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self
 
@@ -67,12 +67,16 @@ class SQLiteLedger:
     ) -> None:
         self._lease = as_seconds(lease)
         self._clock = clock or SystemClock()
+        self._late: list[LedgerEntry] = []
+        """Fates that could not be written: a full disk may have room again, and nobody else knows them."""
         self._holder = Holder(absolute(path))
         self._file = SQLiteFile(path, SCHEMA, group=_book, lock_timeout=lock_timeout, rest=self._holder.let_go)
         when_gone(self, self._file)
 
     async def lookup(self, keys: Sequence[str]) -> Mapping[str, LedgerEntry]:
         """What is known of *keys*; see `Ledger.lookup`. A claim that nobody may be working on is ``UNKNOWN``."""
+        if self._late:
+            await self._write_fates(())
         found: dict[str, LedgerEntry] = {}
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             some = keys[start : start + _KEYS_AT_ONCE]
@@ -88,6 +92,8 @@ class SQLiteLedger:
         """
         if not keys:
             return {}
+        if self._late:
+            await self._write_fates(())
         names = {key: digest(key) for key in keys}
         return await self._file.write(partial(self._claim, names=names, view=self._view(), resend=resend_unknown))
 
@@ -104,11 +110,31 @@ class SQLiteLedger:
         """
         Keep fates; see `Ledger.record`.
 
-        ``ALREADY_SENT`` and ``ELSEWHERE`` change nothing: they are what a ledger said itself.
+        ``ALREADY_SENT`` and ``ELSEWHERE`` change nothing: they are what a ledger said itself. Fates that could not be
+        written are with the next call of this ledger, whatever that asks for.
         """
         if entries:
-            named = [(digest(entry.key), entry) for entry in entries]
-            await self._file.write(partial(_record, named=named, view=self._view()))
+            await self._write_fates(entries)
+
+    async def _write_fates(self, entries: Sequence[LedgerEntry], *then: Callable[[Book], Any]) -> list[Any]:
+        """Record *entries*, and those that could not be before, and do *then*."""
+        late, self._late = self._late, []
+        kept = [*late, *entries]
+        named = [(digest(entry.key), entry) for entry in kept]
+        try:
+            return await self._file.write_in_turn(partial(_record, named=named, view=self._view()), *then)
+        except StorageError:
+            self._late += kept
+            raise
+
+    async def record_and_claim(
+        self, entries: Sequence[LedgerEntry], keys: Sequence[str], *, resend_unknown: bool = False
+    ) -> Mapping[str, Claim]:
+        """As `record` and then `claim`, with one sync at the most; see `BatchingLedger`."""
+        names = {key: digest(key) for key in keys}
+        claiming = partial(self._claim, names=names, view=self._view(), resend=resend_unknown)
+        _, answers = await self._write_fates(entries, claiming)
+        return answers  # type: ignore[no-any-return]
 
     async def pending(self) -> AsyncIterator[LedgerEntry]:
         """Claims without a fate, and unknown ones, in the order in which they were first claimed."""

@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 
 from .._results import Status
-from ..typing import Claim, LedgerEntry
+from ..typing import BatchingLedger, Claim, LedgerEntry
 from ._checks import _require
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ async def check_ledger(factory: Callable[[], Ledger], *, expire: Callable[[], Aw
     await _check_sent(mine, other)
     await _check_free(mine, other)
     await _check_unknown(mine, other)
+    await _check_both(mine, other)
     await _check_words(mine, other)
     await _check_crowd(mine, other)
     await _check_cancelled(mine)
@@ -102,6 +103,21 @@ async def _check_unknown(mine: Ledger, other: Ledger) -> None:
     await other.record([LedgerEntry("check-doubt", Status.FAILED), LedgerEntry("check-again", Status.SENT, "m")])
     await _claim(mine, ["check-doubt"], Claim.UNKNOWN, "a second attempt that failed does not undo the first")
     await _claim(mine, ["check-again"], Claim.ALREADY_SENT, "a second attempt may settle it")
+
+
+async def _check_both(mine: Ledger, other: Ledger) -> None:
+    """Recording and claiming in one go, where the ledger can."""
+    if not isinstance(mine, BatchingLedger):
+        return
+    await _claim(mine, ["check-both-1"], Claim.GRANTED, "a free key is granted")
+    sent = [LedgerEntry("check-both-1", Status.SENT, "message-8")]
+    answers = await mine.record_and_claim(sent, ["check-both-1", "check-both-2", "check-lost"])
+    expected = {"check-both-1": Claim.ALREADY_SENT, "check-both-2": Claim.GRANTED, "check-lost": Claim.UNKNOWN}
+    _require(dict(answers) == expected, "record_and_claim claims after it has recorded")
+    await _claim(other, ["check-both-2"], Claim.ELSEWHERE, "what was claimed while recording is claimed")
+    held = [LedgerEntry("check-both-2", Status.HELD)]
+    answers = await mine.record_and_claim(held, ["check-both-2", "check-lost"], resend_unknown=True)
+    _require(set(answers.values()) == {Claim.GRANTED}, "record_and_claim grants what it has freed, and what is unknown")
 
 
 async def _check_words(mine: Ledger, other: Ledger) -> None:
