@@ -19,46 +19,37 @@ if TYPE_CHECKING:
 
 
 class Entry:
-    """
-    Mutable, and touched by the run it belongs to only.
+    """Mutable, and touched by the run it belongs to only."""
 
-    Most of what may be said of an entry hardly ever is: what is usual stands in the class, and costs an entry nothing.
-    """
-
-    since: float
-    """When it began to wait, this time."""
-    lane = Priority.BULK
-    request: SendRequest | None = None
-    weight = 0
-    uncounted = 0
-    """How many of its recipients are SES's own, and do not count against the day's quota."""
-    suppressed: tuple[Address, ...] = ()
-    deadline: float | None = None
-    passed_at: float | None = None
-    """When a lighter message first went before it, because there was no room for this one."""
-    waited = 0.0
-    attempts = 0
-    throttles = 0
-    error: SendError | None = None
-    """What came of the last attempt."""
-    unknown: SendError | None = None
-    """The first error after which SES may have the message; from then on it is sent or unknown."""
-    settled = False
-    available = False
-    """It may be taken for the next slot."""
-    queued = False
-    """It has a place in the heap of those that wait, which it may not need any more."""
-    pool: Pool | None = None
-    """Those that it may share a request with."""
-    key: str | None = None
-    """Its name in the ledger."""
-    claimed = False
-    """The ledger keeps the intent to send it, and not yet what came of it."""
-    lapsed = False
-    """A slot came too late for it, once."""
-    follows = False
-    """An earlier message of the batch has the same key: whatever becomes of that is its fate."""
-    followers: list[Entry] | None = None
+    __slots__ = (
+        "attempts",
+        "available",
+        "claimed",
+        "deadline",
+        "error",
+        "followers",
+        "follows",
+        "index",
+        "key",
+        "lane",
+        "lapsed",
+        "message",
+        "passed_at",
+        "pool",
+        "queued",
+        "request",
+        "run",
+        "sequence",
+        "settled",
+        "since",
+        "suppressed",
+        "taken_at",
+        "throttles",
+        "uncounted",
+        "unknown",
+        "waited",
+        "weight",
+    )
 
     def __init__(self, run: Run, index: int, sequence: int, message: Message, taken_at: float) -> None:
         self.run = run
@@ -66,7 +57,41 @@ class Entry:
         self.sequence = sequence
         """Age among all entries of the lanes: the lower is the older."""
         self.message = message
-        self.taken_at = self.since = taken_at
+        self.taken_at = taken_at
+        self.since = taken_at
+        """When it began to wait, this time."""
+        self.lane = Priority.BULK
+        self.request: SendRequest | None = None
+        self.weight = 0
+        self.uncounted = 0
+        """How many of its recipients are SES's own, and do not count against the day's quota."""
+        self.suppressed: tuple[Address, ...] = ()
+        self.deadline: float | None = None
+        self.passed_at: float | None = None
+        """When a lighter message first went before it, because there was no room for this one."""
+        self.waited = 0.0
+        self.attempts = 0
+        self.throttles = 0
+        self.error: SendError | None = None
+        """What came of the last attempt."""
+        self.unknown: SendError | None = None
+        """The first error after which SES may have the message; from then on it is sent or unknown."""
+        self.settled = False
+        self.available = False
+        """It may be taken for the next slot."""
+        self.queued = False
+        """It has a place in the heap of those that wait, which it may not need any more."""
+        self.pool: Pool | None = None
+        """Those that it may share a request with."""
+        self.key: str | None = None
+        """Its name in the ledger."""
+        self.claimed = False
+        """The ledger keeps the intent to send it, and not yet what came of it."""
+        self.lapsed = False
+        """A slot came too late for it, once."""
+        self.follows = False
+        """An earlier message of the batch has the same key: whatever becomes of that is its fate."""
+        self.followers: list[Entry] | None = None
 
     def is_late(self, now: float) -> bool:
         """Whether it must not be sent any more."""

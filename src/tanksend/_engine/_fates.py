@@ -25,6 +25,8 @@ class Fates:
 
     def __init__(self, run: Run, keep: int) -> None:
         self._run = run
+        self._books = run.books
+        self._observed = bool(run.parts.observers)
         self._clock = run.parts.clock
         self._began = self._clock.monotonic()
         self._results: deque[SendResult] = deque()
@@ -104,25 +106,25 @@ class Fates:
             entry.waited,
             self._clock.monotonic() - entry.taken_at,
         )
-        books = self._run.books
+        books = self._books
         if books is None or not books.keep(entry, result):
             self.publish(entry, result)
 
     def publish(self, entry: Entry, result: SendResult) -> None:
         """Hand out *result*."""
-        run = self._run
         self.report.add(result)
         self.report.duration = entry.taken_at + result.elapsed - self._began
         self._results.append(result)
-        self.wake_consumer()
+        if self._wanted is not None:
+            self.wake_consumer()
         self.told += 1
-        if run.parts.observers:
+        if self._observed:
             self.tell(SendEvent(EventKind.RESULT, entry.index, result.error, entry.attempts, result))
-        if run.books is not None:
-            for follower in run.books.forget(entry):
+        if self._books is not None:
+            for follower in self._books.forget(entry):
                 self._share(follower, result)
-        if run.intake.ended:
-            run.check_done()
+        if self._run.intake.ended:
+            self._run.check_done()
 
     def _share(self, follower: Entry, result: SendResult) -> None:
         """*follower* had the key of a message that came before it."""

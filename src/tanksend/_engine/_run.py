@@ -68,14 +68,14 @@ class Run:
         self._tasks: TaskGroup = anyio.create_task_group()
         self.timers = Timers(parts.clock, self._tasks)
         self.workers = Workers(self, self._tasks)
-        self.fates = Fates(self, keep)
-        self.attempts = Attempts(self)
-        self.pools = Pools(self)
-        self.intake = Intake(self, source, priority, give_up_after)
         self.books: Books | None = None
         if parts.ledger is not None:
             fresh = priority is Priority.TRANSACTIONAL and campaign is None
             self.books = Books(self, parts.ledger, self._tasks, campaign=campaign, fresh=fresh)
+        self.fates = Fates(self, keep)
+        self.attempts = Attempts(self)
+        self.pools = Pools(self)
+        self.intake = Intake(self, source, priority, give_up_after)
         self._window = 1
         self._in_flight = 0
         self._ready: tuple[list[tuple[int, Entry]], ...] = tuple([] for _ in LANES)
@@ -186,7 +186,12 @@ class Run:
 
     def add(self, entry: Entry) -> None:
         """An entry fresh from intake begins to wait."""
-        self._wait(entry, gathers=entry.pool is not None)
+        pool = entry.pool
+        if pool is not None and entry.deadline is None and self.failure is None:
+            self._waiting.add(entry)  # the usual way of many, without detours
+            pool.gather(entry)
+            return
+        self._wait(entry, gathers=pool is not None)
         if entry.deadline is not None and not entry.settled:
             self._deadlines.watch(entry, entry.deadline)
 
