@@ -34,7 +34,7 @@ def personal(number: int) -> Iterator[tuple[str, dict[str, str], str, str]]:
     """
     Recipient and data of each message of one template.
 
-    A campaign: each has its own unsubscribe link, as Gmail and Yahoo want of bulk mail, and a tag to find its events by.
+    A campaign: each has an unsubscribe link of its own, as Gmail and Yahoo want of bulk mail, and a tag for its events.
     """
     for index in range(number):
         data = {"number": str(index), "name": f"Customer {index}"}
