@@ -13,7 +13,7 @@ import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tanksend import Address, AddressValidator, Attachment, Message, Priority, Unsubscribe
+from tanksend import Address, AddressValidator, Attachment, Message, Priority, Template, Unsubscribe
 from tanksend._messages import BLOCKED_EXTENSIONS, KEY_TAG, check_tags, default_validator, key_tag
 from tanksend._payload import PayloadWriter
 from tanksend.exceptions import Problem
@@ -693,6 +693,48 @@ def test_a_link_that_is_too_long_for_a_header():
 
 
 # --- tags and keys ---------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "B-1", "tanksend-key", "é", ""]), st.sampled_from(["x", "1_2", "²", "", "a b"])),
+    st.sampled_from([None, "news", "no set", ""]),
+    st.none()
+    | st.builds(
+        Unsubscribe,
+        url=st.sampled_from(
+            ["https://a.example/u?x=1", "https://a.example", "HTTPS://A.example/", "https://:1/", "http://a.example/"]
+        ),
+        mailto=st.sampled_from([None, "leave@a.example", "no address"]),
+    ),
+    st.sampled_from(["Hi", "line\nbreak"]),
+)
+def test_the_quick_look_and_the_long_one_agree(tags, configuration_set, unsubscribe, subject):
+    """Most messages are looked at in passing; nothing is overlooked, and nothing else refused."""
+    message = Message(
+        "a@example.com", subject, "t", tags=tags, configuration_set=configuration_set, unsubscribe=unsubscribe
+    )
+    assert message.check_content() == tuple(message._content_problems())
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["name", "order", "other"]),
+        st.sampled_from(["Kim", "", "line\nbreak", None, 1, {"id": 2}, {"id": None}, float("nan")]),
+    ),
+    st.sampled_from(
+        [
+            Template(subject="Hi {{name}}", text="t"),
+            Template(subject="Hi", text="{{name}} {{order.id}}"),
+            Template(subject="Hi {{order.id}}", html="{{#if name}}"),
+            Template(name="stored"),
+            Template(name="no name"),
+        ]
+    ),
+)
+def test_the_quick_look_at_a_template_agrees(data, template):
+    """As above, for what a template and its data have to do with each other."""
+    message = Message.from_template(template, to="a@example.com", data=data)
+    assert message.check_content() == tuple(message._content_problems())
 
 
 def test_tags_are_of_ses_alphabet():

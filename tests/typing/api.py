@@ -22,11 +22,12 @@ from tanksend import (
     Unsubscribe,
 )
 from tanksend.exceptions import HeldError, OutcomeUnknownError, SendError, ThrottlingError
+from tanksend.ledgers import PostgresLedger, SQLiteLedger
 from tanksend.limiters import TokenBucketLimiter
 from tanksend.operations import Templates
 from tanksend.retries import ExponentialBackoff, NoRetry
 from tanksend.suppression import MemorySuppressionStore
-from tanksend.transports import SESTransport
+from tanksend.transports import BotocoreTransport, FileTransport, SESTransport, SMTPTransport, smtp_password
 from tanksend.typing import (
     Allow,
     Attempt,
@@ -37,6 +38,7 @@ from tanksend.typing import (
     Guard,
     GuardDecision,
     Hold,
+    Ledger,
     Observer,
     RateLimiter,
     Replace,
@@ -226,3 +228,17 @@ async def templates(transport: SESTransport, sender: Sender) -> None:
     assert_type(await stored.render("welcome", {"name": "Kim"}), str)
     async for info in Templates(sender).list():
         assert_type(info.name, str)
+
+
+async def ledgers(path: str) -> None:
+    parts: tuple[Ledger, ...] = (SQLiteLedger(path), PostgresLedger("host=localhost"))
+    async with SQLiteLedger(path) as ledger, Sender(ledger=ledger) as sender:
+        assert_type(await sender.send_all([], campaign="news"), SendReport)
+        assert_type(await ledger.reconcile([]), int)
+        assert_type(sender.ledger, Ledger | None)
+    SyncSender(ledger=parts[0]).close()
+
+
+def ways_out() -> tuple[Transport, ...]:
+    assert_type(smtp_password("secret", "us-east-1"), str)
+    return (BotocoreTransport(region="us-east-1"), FileTransport("out"), SMTPTransport(region="us-east-1"))
