@@ -696,7 +696,9 @@ def test_a_link_that_is_too_long_for_a_header():
 
 
 @given(
-    st.dictionaries(st.sampled_from(["a", "B-1", "tanksend-key", "é", ""]), st.sampled_from(["x", "1_2", "²", "", "a b"])),
+    st.dictionaries(
+        st.sampled_from(["a", "B-1", "tanksend-key", "é", ""]), st.sampled_from(["x", "1_2", "²", "", "a b"])
+    ),
     st.sampled_from([None, "news", "no set", ""]),
     st.none()
     | st.builds(
