@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Two shared cores make one example slow now and then; a deadline per example would only measure the neighbours.
 settings.register_profile("tanksend", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("tanksend")
+settings.register_profile("brief", settings.get_profile("tanksend"), max_examples=30)
+settings.load_profile(os.environ.get("TANKSEND_EXAMPLES", "tanksend"))
 
 
 @pytest.fixture(params=["asyncio", "trio"])
