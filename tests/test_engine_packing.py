@@ -252,6 +252,15 @@ async def test_what_a_request_says_once_must_be_the_same(clock, other):
     assert all(len({name[0] for name in names}) == 1 for names in wire.names)
 
 
+@pytest.mark.parametrize(("text", "sizes"), [("x" * 200_000, [5, 5]), ("가" * 80_000, [3, 3, 3, 1])])
+async def test_a_request_holds_one_megabyte_of_data(clock, text, sizes):
+    """More than SES takes would be refused for all."""
+    wire = Wire(clock)
+    large = [Message.from_template(HELLO, to="b@example.com", data={"n": str(i), "x": text}) for i in range(10)]
+    assert (await sender_of(wire, clock).send_all(large)).ok
+    assert sizes == wire.sizes
+
+
 async def test_what_a_request_says_of_each_may_differ(clock):
     """Recipients, data, headers, tags, the address to unsubscribe at."""
     wire = Wire(clock)
