@@ -249,8 +249,6 @@ class Run:
             self._ready_at(when, entry)
 
     def _ready_at(self, when: float, entry: Entry) -> None:
-        if entry.settled:
-            return
         if when > self.parts.clock.monotonic():
             self.timers.at(when, lambda: self.make_ready(entry))
         else:
