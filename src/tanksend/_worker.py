@@ -29,7 +29,7 @@ T = TypeVar("T")
 G = TypeVar("G")
 
 _LARGEST_GROUP = 500
-_WORTHWHILE = 5
+_WORTHWHILE = 3
 _JOIN_SECONDS = 10.0
 
 

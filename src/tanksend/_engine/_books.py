@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 NOT_SENT = frozenset({Status.INVALID, Status.SUPPRESSED, Status.FAILED})
 """Fates that are kept also of messages that were never claimed."""
 QUESTIONS = 16
-"""Questions of a run that are under way at once; more wait, and are asked together."""
+"""Questions of a run that are under way at once; more wait, and are asked together. Of those with time, one."""
 LOOK_AHEAD = 100
 """Waiting messages that are looked up again once somebody else was seen to work on the same batch."""
 NO_KEY = "is not given, and the batch has no campaign= to make one from"
@@ -188,7 +188,8 @@ class Books:
         fresh = [entry for entry in parcel.entries if entry.key is not None and not entry.claimed]
         if not fresh:
             return
-        question = _Question(fresh)
+        # Ahead of a slot there is time to wait for others and ask with them, which costs much less.
+        question = _Question(fresh, 1 if parcel.slot.delay > 0 else QUESTIONS)
         await self._ask(question)
         for entry in fresh:
             entry.claimed = question.answers.get(entry.key or "") is Claim.GRANTED
@@ -236,7 +237,7 @@ class Books:
         self._questions.append(question)
         try:
             while not question.answered:
-                if question.asked or self._under_way >= QUESTIONS:
+                if question.asked or self._under_way >= question.most:
                     question.news = anyio.Event()
                     await question.news.wait()
                 else:
@@ -445,10 +446,11 @@ class _Note:
 class _Question:
     """Who waits for claims."""
 
-    __slots__ = ("answered", "answers", "asked", "entries", "error", "news")
+    __slots__ = ("answered", "answers", "asked", "entries", "error", "most", "news")
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], most: int) -> None:
         self.entries = entries
+        self.most = most
         self.news = anyio.Event()
         self.asked = self.answered = False
         self.answers: Mapping[str, Claim] = {}
