@@ -33,7 +33,7 @@ from tanksend.exceptions import LedgerError, SettingError
 from tanksend.ledgers import PostgresLedger, _postgres_link as link
 from tanksend.ledgers._postgres_errors import code_of, passes
 from tanksend.ledgers._postgres_rows import Rows, escaped, unescaped
-from tanksend.ledgers._postgres_tables import _STEPS
+from tanksend.ledgers._postgres_tables import _STEPS, Tables
 from tanksend.testing import FakeClock, check_ledger
 from tanksend.typing import Claim, LedgerEntry
 
@@ -78,6 +78,13 @@ def asking(postgres: PostgresServer, **options: Any) -> Iterator[Any]:
 
     with psycopg.connect(postgres.dsn, autocommit=True, **options) as connection:
         yield connection
+
+
+async def until_somebody_waits(postgres: PostgresServer) -> None:
+    """For a lock that another session holds."""
+    with asking(postgres) as connection:
+        while connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,):
+            await anyio.sleep(0)
 
 
 async def claim(ledger: PostgresLedger, *keys: str, **options: Any) -> list[Claim]:
@@ -612,6 +619,26 @@ async def test_many_who_come_first(make: Make) -> None:
         for ledger in ledgers:
             tasks.start_soon(ask, ledger)
     assert [Claim.ELSEWHERE] * 7 + [Claim.GRANTED] == sorted(answers)
+
+
+async def test_who_comes_while_somebody_makes_the_table(postgres: PostgresServer, make: Make, table: str) -> None:
+    """He may see half of it, waits, and finds it whole."""
+    tables, answers = Tables(table), list[Claim]()
+
+    async def ask() -> None:
+        answers.extend(await claim(make(), "a"))
+
+    with asking(postgres) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s::bigint)", (tables._turn,))
+        for statement in _STEPS[0]:
+            connection.execute(tables.statement(statement))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await until_somebody_waits(postgres)
+            connection.execute(f"CREATE TABLE {table}_about (version integer NOT NULL, identity bigint NOT NULL)")
+            connection.execute(f"INSERT INTO {table}_about VALUES ({len(_STEPS)}, 1)")  # noqa: S608
+            connection.execute("SELECT pg_advisory_unlock(%s::bigint)", (tables._turn,))
+    assert [Claim.GRANTED] == answers
 
 
 async def test_an_older_table_is_brought_up_to_date(

@@ -79,29 +79,38 @@ class Tables:
         Raises:
             LedgerError: They are somebody else's, newer than this library, or no longer those that they were.
         """
-        if self._version(connection, place) == len(_STEPS):
+        if self._found(connection) == (True, True) and self._version(connection, place) == len(_STEPS):
             return
         # One at a time. The session holds the lock and not the transaction: one that begins after the wait sees what
-        # somebody else made meanwhile, and an older one might not.
+        # somebody else made meanwhile, and an older one might not. Whether one table is there and the other is not can
+        # be told only here: `to_regclass` sees what was committed after its statement began, so elsewhere the two
+        # looks may fall before and after somebody else's making.
         connection.execute("SELECT pg_advisory_lock(%s::bigint)", (self._turn,))
         with connection.transaction():
-            self._migrate(connection, self._version(connection, place))
-        connection.execute("SELECT pg_advisory_unlock(%s::bigint)", (self._turn,))
+            self._migrate(connection, self._known(connection, place))
         self._version(connection, place)
+        connection.execute("SELECT pg_advisory_unlock(%s::bigint)", (self._turn,))
+
+    def _found(self, connection: Connection) -> tuple[Any, ...]:
+        """Whether each of the two is there."""
+        names = (self.quoted, self._about)
+        return _row(connection, b"SELECT to_regclass(%s) IS NOT NULL, to_regclass(%s) IS NOT NULL", names)
+
+    def _known(self, connection: Connection, place: str) -> int:
+        """The version, 0 if there are none; who was seen once has to be seen again."""
+        found = self._found(connection)
+        if found == (True, True):
+            return self._version(connection, place)
+        if any(found):
+            raise told(place, "foreign")
+        if self._identity is not None:
+            raise told(place, "moved")
+        if not self._create:
+            raise told(place, "missing")
+        return 0
 
     def _version(self, connection: Connection, place: str) -> int:
-        """The version, 0 if there are none; who was seen once has to be seen again."""
-        there, about = _row(
-            connection, b"SELECT to_regclass(%s) IS NOT NULL, to_regclass(%s) IS NOT NULL", (self.quoted, self._about)
-        )
-        if not there and not about:
-            if self._identity is not None:
-                raise told(place, "moved")
-            if not self._create:
-                raise told(place, "missing")
-            return 0
-        if not (there and about):
-            raise told(place, "foreign")
+        """The version of tables that are there, which have to be those that were seen before."""
         version, identity = _row(connection, f"SELECT version, identity FROM {self._about}".encode())  # noqa: S608
         if version > len(_STEPS):
             raise told(place, "newer")
