@@ -12,6 +12,7 @@ from email.header import Header
 from email.message import EmailMessage, Message as OldMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
+from email.utils import getaddresses
 
 import pytest
 from hypothesis import assume, given, settings, strategies as st
@@ -123,6 +124,15 @@ def test_long_lists_of_addresses_fold_between_words():
     for person in people:
         assert f"{person.email}".encode() in raw
     assert max(map(len, raw.split(b"\r\n"))) < 200
+
+
+def test_an_address_is_never_folded():
+    """Not even one in quotes, where RFC 5322 allows it: readers take the line break for a part of the address."""
+    people = [Address("Kim " * 12 + "Lee", '"a b c"@example.com'), Address("", f'"{"a b " * 15}"@example.com')]
+    raw = rendered(make(to=people * 3))
+    assert all(f"{person.email}".encode() in raw for person in people)
+    pairs = [(person.name, person.email) for person in people]
+    assert pairs * 3 == getaddresses([message_from_bytes(raw)["to"]])
 
 
 def test_words_of_a_header_that_are_encoded_already_stay():

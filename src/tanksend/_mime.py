@@ -90,7 +90,15 @@ def _fields(request: SendRequest) -> Iterable[bytes]:
 
 
 def _addresses(name: str, addresses: Iterable[Address]) -> bytes:
-    return entities.field(name, ", ".join(address.header() for address in addresses))
+    """A field that folds in names and between addresses: few readers take a fold in an address, even a quoted one."""
+    pieces: list[str] = []
+    for address in addresses:
+        if pieces:
+            pieces[-1] += ","
+        written = address.header()
+        start = len(written) - len(address.email) - 2 if address.name else 0
+        pieces += (*entities.foldable(written[: start - 1]), written[start:]) if start else (written,)
+    return entities.fold(name, pieces)
 
 
 def _headers(message: Message) -> Iterable[tuple[str, str]]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_LINE = 997  # RFC 5322 section 2.1.1 allows 998
 _USUAL_LINE = 76
 _MAX_NAME = 127  # of a header, with its colon; SES API v2, MessageHeader.Name
-_PIECES = re.compile(r"(?<! ) (?! )")  # a single space, where a field may fold
+_PLACES = re.compile(r"(?<! ) (?! )")  # a single space, where a field may fold
 _TOKEN = re.compile(r"[A-Za-z0-9!#$&+.^_`|~-]+")
 _ENDS_EARLY = re.compile(r'[;"\\]')
 # RFC 2045 section 6.7: what quoted-printable writes as it is.
@@ -79,7 +79,12 @@ def without_control(text: str) -> str:
 
 def field(name: str, value: str) -> bytes:
     """Write a field whose *value* is printable ASCII, folded at single spaces."""
-    return fold(name, _PIECES.split(value))
+    return fold(name, foldable(value))
+
+
+def foldable(value: str) -> list[str]:
+    """What *value* may be folded between."""
+    return _PLACES.split(value)
 
 
 def fold(name: str, pieces: Iterable[str]) -> bytes:
@@ -96,7 +101,7 @@ def fold(name: str, pieces: Iterable[str]) -> bytes:
 
 def fits(value: str) -> bool:
     """Whether a field can hold *value*, folded where it may be."""
-    return max(map(len, _PIECES.split(value))) <= MAX_LINE - _MAX_NAME
+    return max(map(len, foldable(value))) <= MAX_LINE - _MAX_NAME
 
 
 def is_safe(raw: bytes) -> bool:
