@@ -126,9 +126,13 @@ def test_long_lists_of_addresses_fold_between_words():
     assert max(map(len, raw.split(b"\r\n"))) < 200
 
 
-def test_an_address_is_never_folded():
-    """Not even one in quotes, where RFC 5322 allows it: readers take the line break for a part of the address."""
-    people = [Address("Kim " * 12 + "Lee", '"a b c"@example.com'), Address("", f'"{"a b " * 15}"@example.com')]
+def test_what_is_in_quotes_is_never_folded():
+    """Neither a name nor an address, where RFC 5322 allows it: readers take the line break for a part of it."""
+    people = [
+        Address("Kim " * 12 + "Lee", '"a b c"@example.com'),
+        Address("Kim, " * 20 + "Lee", "kim@example.com"),
+        Address("", f'"{"a b " * 15}"@example.com'),
+    ]
     raw = rendered(make(to=people * 3))
     assert all(f"{person.email}".encode() in raw for person in people)
     pairs = [(person.name, person.email) for person in people]

@@ -90,14 +90,17 @@ def _fields(request: SendRequest) -> Iterable[bytes]:
 
 
 def _addresses(name: str, addresses: Iterable[Address]) -> bytes:
-    """A field that folds in names and between addresses: few readers take a fold in an address, even a quoted one."""
+    """A field that folds in plain names and between addresses: many readers take no fold in quotes or in an address."""
     pieces: list[str] = []
     for address in addresses:
         if pieces:
             pieces[-1] += ","
         written = address.header()
         start = len(written) - len(address.email) - 2 if address.name else 0
-        pieces += (*entities.foldable(written[: start - 1]), written[start:]) if start else (written,)
+        before = written[: start - 1] if start else ""
+        if before:
+            pieces += [before] if before[0] == '"' else entities.foldable(before)
+        pieces.append(written[start:])
     return entities.fold(name, pieces)
 
 
