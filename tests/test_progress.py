@@ -3,11 +3,13 @@ from __future__ import annotations
 import csv
 import sys
 import types
+import warnings
 
 import pytest
 
 from tanksend import Message, SendResult, Status
 from tanksend._progress import Outlet
+from tanksend._report import row_of
 from tanksend.exceptions import SettingError
 
 MESSAGE = Message("kim@example.com", "Hi", "Hello")
@@ -135,30 +137,41 @@ def test_what_the_callback_returns_comes_back():
 
 
 def test_every_row_is_saved(tmp_path):
-    """As it comes; all of it is there after closing, and closing again is harmless."""
+    """Each is in the file at once, for whoever is killed next; closing again is harmless."""
     path = tmp_path / "out.csv"
     out = outlet(save_to=str(path))
     for index in range(3):
-        out.put(result(index))
+        out.save(row_of(result(index)))
+        with path.open(newline="") as file:
+            assert [row[2] for row in csv.reader(file)] == ["message_id", "id-0", "id-1", "id-2"][: index + 2]
     out.close()
     out.close()
-    with path.open(newline="") as file:
-        assert [row[2] for row in csv.reader(file)] == ["message_id", "id-0", "id-1", "id-2"]
+    assert outlet().save is None
 
 
-def test_a_row_is_saved_before_a_callback_can_fail(tmp_path):
-    """What a callback raises stops the batch; the mail was sent all the same."""
+@pytest.mark.parametrize("wrong", [{"progress": "yes"}, {"progress": 1}, {"on_result": "yes"}])
+def test_what_cannot_be_called_is_refused(wrong, tmp_path):
+    """By its name, before anything is sent, and the file of an earlier run is still whole."""
     path = tmp_path / "out.csv"
+    path.write_text("kept")
+    (name,) = wrong
+    with pytest.raises(TypeError, match=name):
+        outlet(save_to=path, **wrong)
+    assert path.read_text() == "kept"
 
-    def fail(*_):
-        raise ZeroDivisionError
 
-    for broken in ({"progress": fail}, {"on_result": fail}):
-        out = outlet(save_to=path, **broken)
-        with pytest.raises(ZeroDivisionError):
-            out.put(result(0))
-        out.close()
-        assert "id-0" in path.read_text()
+def test_a_notebook_without_widgets_is_not_warned_of(monkeypatch):
+    """Tqdm says so, in red, when it is first loaded there, and then draws its bar in letters."""
+    real = pytest.importorskip("tqdm.auto")
+    module = types.ModuleType("tqdm.auto")
+
+    def look(name):
+        warnings.warn("IProgress not found. Please update jupyter and ipywidgets.", stacklevel=1)
+        return getattr(real, name)
+
+    module.__getattr__ = look
+    monkeypatch.setitem(sys.modules, "tqdm.auto", module)
+    outlet(progress=True).close()
 
 
 def test_the_file_is_closed_whatever_the_bar_does(tmp_path, bars, monkeypatch):
@@ -166,8 +179,10 @@ def test_the_file_is_closed_whatever_the_bar_does(tmp_path, bars, monkeypatch):
     monkeypatch.setattr(Bar, "breaks", True)
     path = tmp_path / "out.csv"
     out = outlet(progress=True, save_to=path)
-    out.put(result(0))
+    out.save(row_of(result(0)))
     with pytest.raises(RuntimeError):
         out.close()
+    with pytest.raises(ValueError, match="closed"):
+        out.save(row_of(result(1)))
     assert "id-0" in path.read_text()
     assert bars[0].closed == 1

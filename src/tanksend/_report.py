@@ -276,6 +276,8 @@ class RowFile:
     """
     A CSV file of rows that only this user may read (mode 0600). Blocks while it writes.
 
+    Each row is handed to the operating system as it comes: a process that is killed leaves all of them.
+
     A cell that a spreadsheet would run as a formula is quoted with an apostrophe.
     """
 
@@ -284,7 +286,7 @@ class RowFile:
 
         # The replacement is for ids with half a surrogate pair: no answer of any server may stop a batch here.
         self._file = open(  # noqa: SIM115  (closed below)
-            path, "w", encoding="utf-8", errors="backslashreplace", newline="", opener=open_private
+            path, "w", buffering=1, encoding="utf-8", errors="backslashreplace", newline="", opener=open_private
         )
         self._writer = csv.writer(self._file)
         self._writer.writerow(COLUMNS)
@@ -294,7 +296,7 @@ class RowFile:
         self._writer.writerow([harmless(cell) for cell in cells(row)])
 
     def close(self) -> None:
-        """Write what is buffered and close."""
+        """Close it."""
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -180,14 +180,12 @@ class Sender:
             OSError: *save_to* cannot be written.
         """
         from ._progress import Outlet  # loads when it is used
-        from ._report import RowFile
 
         with ExitStack() as stack:
-            save = stack.enter_context(RowFile(save_to)).write if save_to is not None else None
-            outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=None)
+            outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=save_to)
             stack.callback(outlet.close)
             running = self._run(messages, Priority.BULK, give_up_after, campaign=campaign, keep=keep)
-            run = await self._send_all(running, outlet, save)
+            run = await self._send_all(running, outlet, outlet.save)
         raise_intake_error(run)
         return run.report
 

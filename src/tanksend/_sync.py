@@ -119,14 +119,13 @@ class SyncSender:
         give_up_after: float | dt.timedelta | None = None,
     ) -> SendReport:
         from ._progress import Outlet  # loads when it is used
-        from ._report import RowFile
         from ._sync_stream import SyncResultStream
 
         with ExitStack() as stack:
-            # Rows are saved on the loop's side: an interrupt of this thread must neither lose one nor write it twice.
-            save = stack.enter_context(RowFile(save_to)).write if save_to is not None else None
-            outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=None)
+            outlet = Outlet(messages, progress=progress, on_result=on_result, save_to=save_to)
             stack.callback(outlet.close)
+            # Rows are saved on the loop's side: an interrupt of this thread must neither lose one nor write it twice.
+            save = outlet.save
             stream = SyncResultStream(self._sender, self._loop, messages, campaign, give_up_after, keep=keep, save=save)
             with stream:
                 for result in stream:
