@@ -251,8 +251,8 @@ def test_half_a_surrogate_pair_is_refused_without_its_text():
 
 
 def test_more_than_40_mb_is_refused():
-    """With its line breaks, which the simple form does not have."""
-    file = Attachment("a.bin", b"\0" * 31_000_000)
+    """With headers and boundaries, which SES writes otherwise for the simple form."""
+    file = Attachment("a.bin", b"\0" * 30_650_600)
     assert make(attachments=[file]).check() == ()
     with pytest.raises(InvalidMessageError, match="40 MB"):
         rendered(make(attachments=[file]))
@@ -390,6 +390,20 @@ def test_an_invitation_that_contradicts_itself_is_refused(ics, method, field):
     invitation = Attachment.invitation(ics, method=method)
     assert [field] == [problem.field for problem in invitation.check()]
     assert [f"attachments[0].{field}"] == faults(make(attachments=[invitation]))
+
+
+def test_a_second_invitation_is_refused():
+    """Which of two calendars beside the text a mail program shows is anybody's guess."""
+    files = [Attachment.invitation(CALENDAR), Attachment("a.txt", b"1"), Attachment.invitation(CALENDAR)]
+    assert ["attachments[2]"] == faults(make(attachments=files))
+    assert [] == faults(make(attachments=files[:2]))
+
+
+def test_an_invitation_counts_twice():
+    """As a version of the message, and as a file."""
+    calendar = Attachment.invitation(CALENDAR.replace("METHOD", f"X-A:{'a' * 5_000_000}\nMETHOD"))
+    assert ["content"] == faults(make(text="a" * 22_000_000, attachments=[calendar]))
+    assert [] == faults(make(text="a" * 20_000_000, attachments=[calendar]))
 
 
 def test_an_invitation_of_a_wrong_type_is_a_programming_error():

@@ -28,6 +28,7 @@ from ._rules import (
     MAX_RECIPIENTS,
     SET_NAME,
     are_tags,
+    base64_size,
     check_headers,
     check_tags,
     is_encodable,
@@ -342,9 +343,10 @@ class Message:
 
     def _encoded_bytes(self) -> int:
         parts = [len((part or "").encode()) for part in (self.text, self.html)]
-        parts += [len(attachment.content) for attachment in self.attachments]
+        # An invitation is a version of the text, too.
+        parts += [len(each.content) for each in self.attachments for _ in range(1 if each.method is None else 2)]
         made = 0 if self.mime is None else self.mime.encoded_bytes  # its parts are in their encodings already
-        return made + sum(-(-part // 3) * 4 for part in parts)
+        return made + sum(map(base64_size, parts))
 
     def _template_problems(self, template: Template) -> Iterable[Problem]:
         yield from within("template", template.check())
@@ -368,6 +370,8 @@ class Message:
             yield Problem("attachments", f"make {parts} MIME parts with text and html; SES takes {MAX_PARTS}")
         for position, attachment in enumerate(self.attachments):
             yield from within(f"attachments[{position}]", attachment.check())
+        for position in [at for at, attachment in enumerate(self.attachments) if attachment.method is not None][1:]:
+            yield Problem(f"attachments[{position}]", "is a second invitation; mail programs show one in a message")
 
     def _address_problems(self, validator: AddressValidator) -> Iterable[Problem]:
         persons: set[str] = set()

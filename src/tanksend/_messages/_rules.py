@@ -14,7 +14,7 @@ KEY_TAG = "tanksend-key"
 MAX_RECIPIENTS = 50  # To + Cc + Bcc of one request; SES Developer Guide, "Service quotas"
 MAX_HEADERS = 15  # SES API v2, MessageHeader
 MAX_HEADER_CHARACTERS = 996  # name and value together; SES API v2, MessageHeader
-MAX_ENCODED_BYTES = 41_943_040  # 40 MB after base64; SES Developer Guide, "Service quotas"
+MAX_ENCODED_BYTES = 41_943_040  # 40 MB after base64, line breaks included; SES Developer Guide, "Service quotas"
 MAX_PARTS = 500  # MIME parts; SES Developer Guide, "Service quotas"
 SET_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NO_HEADER = "the name must be 1 to 126 printable ASCII characters without space or colon"
@@ -131,6 +131,12 @@ def content_type_for(name: str, given: str | None) -> tuple[str, list[tuple[str,
 
 def _unquoted(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1]) if value[:1] == '"' else value
+
+
+def base64_size(length: int) -> int:
+    """How many bytes *length* of them are in base64, in the lines of 76 characters that a mail has."""
+    encoded = -(-length // 3) * 4
+    return encoded + -(-encoded // 76) * 2
 
 
 def is_header_name(name: str) -> bool:

@@ -285,13 +285,18 @@ def check_attachments(part: Mapping[str, Any]) -> int:
     attachments = objects_at(part, "Attachments")
     for attachment in attachments:
         check_attachment_name(text_at(attachment, "FileName"))
-    return sum(len(text_at(attachment, "RawContent")) for attachment in attachments)
+    return sum(_in_lines(len(text_at(attachment, "RawContent"))) for attachment in attachments)
 
 
 def _encoded(part: str) -> int:
     """Bytes of a body part in base64."""
     length = len(part) if part.isascii() else len(part.encode("utf-8", "surrogatepass"))
-    return -(-length // 3) * 4
+    return _in_lines(-(-length // 3) * 4)
+
+
+def _in_lines(length: int) -> int:
+    """Bytes of base64 in the lines of 76 characters that a mail has."""
+    return length + -(-length // 76) * 2
 
 
 def check_size(size: int) -> None:
