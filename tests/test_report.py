@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from tanksend import Address, Message, Row, SendReport, SendResult, Status, _report
 from tanksend._report import DomainCounts, RowFile
-from tanksend.exceptions import BatchError, ThrottlingError
+from tanksend.exceptions import BatchError, SendError, ThrottlingError
 from tanksend.typing import LimiterFigures
 
 MESSAGE = Message("kim@Example.com", "secret", "secret")
@@ -225,6 +225,50 @@ def test_a_report_can_be_read_while_it_fills():
         sys.setswitchinterval(interval)
 
 
+# --- why -------------------------------------------------------------------------------------------------------------
+
+
+def failed(code, text="It is so", **fields):
+    """A message that was not sent, and why."""
+    return result(status=Status.FAILED, error=SendError(text, code=code, remedy="Do this"), **fields)
+
+
+def test_a_report_says_why_messages_were_not_sent():
+    """By code, the most frequent first, in the words of the first; in a notebook, and when it is raised."""
+    report = report_of(result(), failed("Rare"), failed("Often", "First <b>"), failed("Often", "Second"))
+    assert list(report.errors.items()) == [("Often", (2, "First <b>. Do this.")), ("Rare", (1, "It is so. Do this."))]
+    assert report._repr_html_().endswith(
+        "<p>Often (2): First &lt;b&gt;. Do this.</p><p>Rare (1): It is so. Do this.</p>"
+    )
+    with pytest.raises(BatchError, match=r"^sent 1 · failed 3; Often: First <b>\. Do this\.$"):
+        report.raise_for_failures()
+
+
+def test_why_a_batch_stopped_is_said_once():
+    """The note has the words of the error already."""
+    report = report_of(failed("Often"))
+    report.note = "stopped: It is so"
+    with pytest.raises(BatchError, match=r"^failed 1 \(stopped: It is so\)$"):
+        report.raise_for_failures()
+
+
+def test_an_error_without_a_code_goes_by_its_kind():
+    """Those of a transport of somebody's own may have none."""
+    error = SendError("It is so")
+    error.code = None
+    assert report_of(result(status=Status.FAILED, error=error)).errors == {"SendError": (1, "It is so.")}
+
+
+def test_reasons_take_bounded_memory(monkeypatch):
+    """What a server calls its errors is not ours to trust; a notebook shows the most frequent."""
+    monkeypatch.setattr(_report, "CODES_KEPT", 7)
+    report = report_of(*(failed(f"C{number}") for number in range(9)), failed("C3"))
+    assert {code: number for code, (number, _) in report.errors.items()} == {
+        "C3": 2, "other": 2, **dict.fromkeys(["C0", "C1", "C2", "C4", "C5", "C6"], 1)
+    }  # fmt: skip
+    assert report._repr_html_().count("It is so") == 5
+
+
 # --- HTML and pandas -------------------------------------------------------------------------------------------------
 
 
@@ -388,12 +432,22 @@ def test_a_file_is_closed_whatever_happens(tmp_path):
 
 @pytest.mark.parametrize(("granted", "use"), [(50.0, 0.8), (float("inf"), None)])
 def test_the_use_of_the_account_is_told_where_its_rate_is_known(granted, use):
-    """Forty recipients in a second, of fifty: in the report and in a notebook."""
-    report = report_of(*(result(index) for index in range(40)))
-    report.duration = 1.0
+    """Forty recipients in a second, of fifty: in the report, and in a notebook when the batch was a long one."""
+    people = [f"p{number}@example.com" for number in range(40)]
+    report = report_of(*(result(index, to=people) for index in range(60)))
+    report.duration = 60.0
     report.limiter = LimiterFigures(granted, granted, daily_quota=None, spent=0.0, throttles=0, source="GetAccount")
     assert report.use_of_rate == use
     assert ("80.0% of the account's rate" in report._repr_html_()) is (use is not None)
+
+
+def test_a_short_batch_is_not_held_against_the_rate():
+    """Three messages take two turns: as a share of the rate that looks like more than all of it."""
+    report = report_of(*(result(index) for index in range(3)))
+    report.duration = 2 / 14
+    report.limiter = LimiterFigures(14.0, 14.0, daily_quota=None, spent=0.0, throttles=0, source="GetAccount")
+    assert report.use_of_rate > 1
+    assert "of the account's rate" not in report._repr_html_()
 
 
 def test_without_a_limiter_that_learns_there_is_no_use_of_the_account():

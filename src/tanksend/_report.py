@@ -23,11 +23,17 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._results import SendResult
+    from .exceptions import SendError
 
 DOMAINS_SHOWN = 1_000
 OTHER_DOMAINS = "other"
 COLUMNS = ("index", "status", "message_id", "error")
+CODES_KEPT = 100
+OTHER_CODES = "other"
 _DOMAINS_IN_HTML = 20
+_CODES_IN_HTML = 5
+# The first messages of a batch start at once: below this a share of the rate says more of them than of the pace.
+_LONG_ENOUGH_FOR_A_SHARE = 60.0
 # What a bad address has after its last "@" may be anything, and is shown only if it looks like a domain.
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)[\w-]+(?:\.[\w-]+)+")
 
@@ -113,6 +119,7 @@ class SendReport:
         self._counts = dict.fromkeys(Status, 0)
         self._domains = DomainCounts()
         self._rows: list[tuple[int, Status, str | None, str | None]] = []
+        self._errors: dict[str, tuple[int, str]] = {}
         self._recipients = 0
         self._seconds_waited = 0.0
         self.throttled = 0
@@ -133,9 +140,18 @@ class SendReport:
         self._seconds_waited += result.waited
         people = result.recipients
         self._domains.add(people[0].domain if people else _domain(result), status)
+        error = result.error
+        if error is not None:
+            self._add_error(error)
         if len(self._rows) < self._keep:
-            error = result.error
             self._rows.append((result.index, status, result.message_id, None if error is None else error.code))
+
+    def _add_error(self, error: SendError) -> None:
+        code = error.code or type(error).__name__
+        if code not in self._errors and len(self._errors) >= CODES_KEPT:
+            code = OTHER_CODES
+        number, text = self._errors.get(code) or (0, str(error))
+        self._errors[code] = (number + 1, text)
 
     @property
     def counts(self) -> Mapping[Status, int]:
@@ -161,6 +177,12 @@ class SendReport:
     def rows_cut(self) -> int:
         """Results that `rows` left out; ``save_to=`` keeps them all."""
         return self.total - len(self._rows)
+
+    @property
+    def errors(self) -> Mapping[str, tuple[int, str]]:
+        """Why messages were not sent: by code, the most frequent first, how many, and what the first of them says."""
+        ranked = sorted(dict(self._errors).items(), key=lambda item: -item[1][0])
+        return MappingProxyType(dict(ranked))
 
     @property
     def recipients(self) -> int:
@@ -196,7 +218,8 @@ class SendReport:
             BatchError: Some message is not with SES; `BatchError.report` is this report.
         """
         if not self.ok:
-            raise BatchError(str(self), report=self)
+            why = [f"{code}: {text}" for code, (_, text) in list(self.errors.items())[:1] if not self.note]
+            raise BatchError("; ".join([str(self), *why]), report=self)
 
     def to_pandas(self) -> Any:  # noqa: ANN401  (pandas is optional)
         """
@@ -224,7 +247,7 @@ class SendReport:
         return f"<SendReport {self}>"
 
     def _repr_html_(self) -> str:
-        """Counts and domains as HTML tables, for notebooks."""
+        """Counts and domains as HTML tables, and why messages were not sent, for notebooks."""
         used = [status for status, number in self.counts.items() if number]
         head = "".join(f"<th>{_escaped(status.value)}</th>" for status in used)
         lines = [f"<tr><td><b>all</b></td>{_cells_html(self._counts, used)}</tr>"]
@@ -234,10 +257,14 @@ class SendReport:
         if len(domains) > _DOMAINS_IN_HTML:
             lines.append(f"<tr><td>… and {len(domains) - _DOMAINS_IN_HTML:,} more</td></tr>")
         pace = f"{self.duration:.1f} s, {self.recipients_per_second:.1f} recipients/s, throttled {self.throttled}"
-        if self.use_of_rate is not None:
+        if self.use_of_rate is not None and self.duration >= _LONG_ENOUGH_FOR_A_SHARE:
             pace += f", {self.use_of_rate:.1%} of the account's rate"
         note = f"<p>{_escaped(self.note)}</p>" if self.note else ""
-        return f"<table><tr><th>domain</th>{head}</tr>{''.join(lines)}</table><p>{pace}</p>{note}"
+        why = "".join(
+            f"<p>{_escaped(code)} ({number}): {_escaped(text)}</p>"
+            for code, (number, text) in list(self.errors.items())[:_CODES_IN_HTML]
+        )
+        return f"<table><tr><th>domain</th>{head}</tr>{''.join(lines)}</table><p>{pace}</p>{note}{why}"
 
 
 def _escaped(text: str) -> str:

@@ -17,8 +17,8 @@ class Status(enum.StrEnum):
     """
     The one fate of a message.
 
-    ``SENT``, ``ALREADY_SENT`` and ``UNKNOWN`` are settled: a batch that runs again passes them over. The others are
-    certainly not with SES and may be tried again.
+    ``SENT``, ``ALREADY_SENT`` and ``UNKNOWN`` are settled: with a ledger a batch that runs again passes them over.
+    ``ELSEWHERE`` is another process's to settle. The others are certainly not with SES and may be tried again.
     """
 
     SENT = "sent"
