@@ -159,6 +159,9 @@ def test_what_ses_can_read(text):
         "{{#each a}}{{#if b}}{{c}}{{/if}}{{/each}}",
         "{{^a}}x{{/a}}",
         "{{#*inline 'x'}}y{{/inline}}{{> x}}",
+        "{{#each\n  a}}x{{/each}}{{~#if\tb~}}y{{~/if~}}",
+        "{{upper a}}{{~! not {{this}} ~}}",
+        "{{#*}}{{/}}",
         "{{^}}",
         "{{upper a}}",
     ],
@@ -256,8 +259,11 @@ def test_a_variable_inside_of_another(data, missing):
 
 
 def test_an_item_of_a_list():
-    """By its number."""
+    """By its number, which may be the name of a value, too."""
     assert () == needs("{{a.1.b}}", a=[0, {"b": 1}])
+    assert () == needs("{{a.2026.b}}", a={2026: {"b": 1}})
+    assert ("a.2027",) == needs("{{a.2027}}", a={2026: 1})
+    assert (f"a.{'9' * 5_000}",) == needs(f"{{{{a.{'9' * 5_000}}}}}", a=[1])
     assert ("a.1.b",) == needs("{{a.1.b}}", a=[0])
 
 

@@ -34,6 +34,7 @@ _PARTS: Final = ("subject", "text", "html")
 
 _PATH = re.compile(r"[^\W\d][\w$-]*(?:\.[\w$-]+)*")
 _OWN_WORDS: Final = frozenset({"this", "else", "true", "false", "null", "undefined"})
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _FROM_ROOT = re.compile(r"(?:@root\.|this\.|\./)(?=.)")
 # List management puts the address in after the rendering.
 _OF_SES: Final = "amazonSESUnsubscribeUrl"
@@ -205,7 +206,7 @@ def _tags(text: str) -> Iterator[_Tag]:
         opening, closing = _braces(text, start)
         end = text.find(closing, start + len(opening))
         inner = text[start + len(opening) : end]
-        if end < 0 or ("{{" in inner and not inner.startswith("!")):
+        if end < 0 or ("{{" in inner and not inner.startswith(("!", "~!"))):
             raise _UnbalancedError(line)
         end += len(closing)
         yield _Tag(inner.strip().strip("~").strip(), line)
@@ -266,9 +267,10 @@ def _needs_of(texts: Iterable[str], subject: str) -> _Needs:
 def _lacks(values: Mapping[str, Any], path: Iterable[str]) -> bool:
     value: Any = values
     for name in path:
+        number = _NUMBER.fullmatch(name)
         if isinstance(value, Mapping):
-            value = value.get(name)
-        elif isinstance(value, list | tuple) and name.isdecimal():
+            value = value.get(name, value.get(int(name)) if number else None)  # JSON writes 2026 as "2026"
+        elif isinstance(value, list | tuple) and number:
             value = value[int(name)] if int(name) < len(value) else None
         else:
             return not isinstance(value, str | int | float)  # of these Java may know an attribute; of None it does not
@@ -439,7 +441,7 @@ def _block_problem(tag: _Tag, open_blocks: list[str]) -> str | None:
     """Keep book of the blocks that *tag* opens or closes, and say what is wrong with it."""
     inner = tag.inner
     if inner.startswith(("#", "^")) and len(inner) > 1:
-        open_blocks.append(inner.lstrip("#^*> ").partition(" ")[0])
+        open_blocks.append("".join(inner.lstrip("#^*> \t\r\n").split()[:1]))
     elif inner.startswith("/") and (not open_blocks or open_blocks.pop() != inner[1:].strip()):
         return f"closes a block that is not open on line {tag.line}"
     return None
