@@ -83,6 +83,27 @@ def test_options_that_make_no_sense(options, capsys):
     assert "tanksend simulate: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ("--port -1", "--port: must be a whole number from 0 to 65535"),
+        ("--port 65536", "--port: must be a whole number from 0 to 65535"),
+        ("--smtp-port smtp", "--smtp-port: must be a whole number from 0 to 65535"),
+        ("--faults 500", "--faults: must be NAME=CHANCE"),
+        ("--latency 0.1,x", "--latency: must be seconds"),
+        ("--credential justakey", "--credential: must be KEY:SECRET"),
+    ],
+)
+def test_a_value_that_cannot_be_used(options, wanted, capsys):
+    """The error names the option and says what it takes; it does not repeat what may be a secret."""
+    with pytest.raises(SystemExit) as caught:
+        main(["simulate", *options.split()])
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert wanted in told
+    assert "justakey" not in told
+
+
 def test_signals_end_it_and_are_given_back():
     """The handlers of before are there again afterwards."""
     before = signal.getsignal(signal.SIGTERM)
@@ -98,7 +119,7 @@ def test_the_command_without_a_sub_command(capsys):
     assert main([]) == 2
     assert "simulate" in capsys.readouterr().err
     assert main(["nonsense"]) == 2
-    capsys.readouterr()
+    assert "there is no command 'nonsense'" in capsys.readouterr().err
     assert main(["--help"]) == 0
     assert "commands:" in capsys.readouterr().out
     assert main(["--version"]) == 0

@@ -292,7 +292,7 @@ def test_a_rate_that_makes_no_sense_is_refused(rate, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["demo", f"--rate={rate}"])
     assert 2 == stopped.value.code
-    assert "--rate" in capsys.readouterr().err
+    assert "--rate: must be a number, 1 or more" in capsys.readouterr().err
 
 
 def test_a_file_without_people_is_no_failure(tmp_path):

@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = _COMMANDS.get(arguments[0]) if arguments else None
     if command is None:
         print(_usage(), file=sys.stderr)
+        if arguments:
+            print(f"\ntanksend: there is no command {arguments[0]!r}", file=sys.stderr)
         return _USAGE_ERROR
     module = importlib.import_module(f".{command.module}", __name__)
     status: int = module.main(arguments[1:])

@@ -144,7 +144,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _rate(text: str) -> float:
-    rate = float(text)
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
     if not 1 <= rate < math.inf:
         raise argparse.ArgumentTypeError("must be a number, 1 or more")
     return rate

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_PORT = 8579
 _GLANCE = 0.5
+_LAST_PORT = 65_535
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
-    add("--port", type=int, default=_DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
+    add("--port", type=_port, default=_DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
     add("--rate", type=float, help="recipients per second, -1 for unlimited (default: 14; 1 in the sandbox)")
     add("--mode", choices=("strict", "debt"), default="strict", help="how the rate is enforced (default: %(default)s)")
     add("--daily-quota", type=float, help="recipients per 24 hours, -1 for unlimited (default: 50000; sandbox 200)")
@@ -52,13 +53,32 @@ def _parser() -> argparse.ArgumentParser:
     add("--identity", action="append", metavar="NAME", help="a verified address or domain; may be repeated")
     add("--region", default="us-east-1", help="default: %(default)s")
     add("--deny", action="append", default=[], metavar="ACTION", help="refuse an IAM action such as ses:SendEmail")
-    add("--credential", action="append", default=[], metavar="KEY:SECRET[:TOKEN]", help="verify signatures by these")
-    add("--faults", default="", metavar="NAME=CHANCE,...", help="for example reset-after=0.02,500=0.01")
+    add(
+        "--credential",
+        action="append",
+        default=[],
+        type=_credential,
+        metavar="KEY:SECRET[:TOKEN]",
+        help="verify signatures by these",
+    )
+    add(
+        "--faults",
+        default={},
+        type=_chances,
+        metavar="NAME=CHANCE,...",
+        help="for example reset-after=0.02,500=0.01",
+    )
     add("--seed", type=int, default=0, help="of faults and latencies")
-    add("--latency", default="0", metavar="SECONDS[,SPREAD]", help="from a request to its answer, as 0.04,0.02")
+    add(
+        "--latency",
+        default=0.0,
+        type=_latency,
+        metavar="SECONDS[,SPREAD]",
+        help="from a request to its answer, as 0.04,0.02",
+    )
     add("--close-after", type=int, metavar="N", help="close each connection after N answers")
     add("--idle-timeout", type=float, metavar="SECONDS", help="close connections that are idle")
-    add("--smtp-port", type=int, metavar="PORT", help="speak SMTP there, too; 0 takes a free one")
+    add("--smtp-port", type=_port, metavar="PORT", help="speak SMTP there, too; 0 takes a free one")
     add("--tls", nargs=2, metavar=("CERTFILE", "KEYFILE"), help="speak HTTPS")
     add("--keep-bodies", action="store_true", help="keep each request in memory")
     return parser
@@ -77,10 +97,10 @@ def _simulator(options: argparse.Namespace) -> SimulatedSES:
         region=options.region,
         deny=options.deny,
         verify_signatures=bool(options.credential),
-        credentials=dict(_credential(text) for text in options.credential),
-        faults=Faults(probability=_chances(options.faults), seed=options.seed),
+        credentials=dict(options.credential),
+        faults=Faults(probability=options.faults, seed=options.seed),
         seed=options.seed,
-        latency=_latency(options.latency),
+        latency=options.latency,
         close_after_requests=options.close_after,
         idle_timeout=options.idle_timeout,
         smtp_port=options.smtp_port,
@@ -89,19 +109,36 @@ def _simulator(options: argparse.Namespace) -> SimulatedSES:
     )
 
 
+# Values of options. Each error says what is wanted, and repeats nothing: a secret may be a part of it.
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) <= _LAST_PORT):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {_LAST_PORT}")
+    return int(text)
+
+
 def _chances(text: str) -> dict[str, float]:
     pairs = (pair.partition("=") for pair in text.split(",") if pair.strip())
-    return {name.strip(): float(chance) for name, _, chance in pairs}
+    try:
+        return {name.strip(): float(chance) for name, _, chance in pairs}
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be NAME=CHANCE, or several of these with commas between") from None
 
 
 def _latency(text: str) -> float | tuple[float, float]:
     middle, comma, spread = text.partition(",")
-    return (float(middle), float(spread)) if comma else float(middle)
+    try:
+        return (float(middle), float(spread)) if comma else float(middle)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be seconds, or seconds and their spread with a comma between") from None
 
 
 def _credential(text: str) -> tuple[str, Credential]:
     key, _, rest = text.partition(":")
     secret, _, token = rest.partition(":")
+    if not (key and secret):
+        raise argparse.ArgumentTypeError("must be KEY:SECRET or KEY:SECRET:TOKEN")
     return key, Credential(secret, token=token or None)
 
 
