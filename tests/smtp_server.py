@@ -16,10 +16,12 @@ from email.message import Message as Mime
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from tanksend.testing._loop_thread import LoopThread
+from tanksend.transports._smtp_link import Link
 
 USERNAME = "AKIDEXAMPLE"
 PASSWORD = "BLBM-made-up-password"
@@ -47,6 +49,20 @@ class Authority:
 
     def __exit__(self, *exc: object) -> None:
         self._folder.cleanup()
+
+
+def hurry_after_content(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let clients wait briefly for the reply to a content, and as long as they like before; how long that would be."""
+    send, limits = Link.send, list[float]()
+
+    def hurry(link: Link, data: Any) -> None:
+        send(link, data)
+        if data.endswith(b"\r\n.\r\n" if isinstance(data, bytes) else "\r\n.\r\n"):
+            limits.append(link._left())
+            monkeypatch.setattr(link, "_left", lambda: 0.05)
+
+    monkeypatch.setattr(Link, "send", hurry)
+    return limits
 
 
 def accept(mail: Mime, envelope: Envelope) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 import anyio
 import pytest
 
-from smtp_server import DROP, PASSWORD, SILENCE, USERNAME, Authority, MailServer
+from smtp_server import DROP, PASSWORD, SILENCE, USERNAME, Authority, MailServer, hurry_after_content
 from tanksend._addresses import Address
 from tanksend._messages import Attachment, Message, Template
 from tanksend._results import Status
@@ -457,12 +457,14 @@ async def test_dropped_after_the_content(authority):
         assert (OutcomeUnknownError, True) == (type(error), error.maybe_sent)
 
 
-async def test_silence_after_the_content(authority):
+async def test_silence_after_the_content(authority, monkeypatch):
     """The same when nothing comes within the time limit."""
+    limits = hurry_after_content(monkeypatch)
     with MailServer(authority.context(), judge=lambda *_: SILENCE) as server:
-        error = await failure(transport_to(server, authority, read_timeout=0.2))
+        error = await failure(transport_to(server, authority, read_timeout=33))
         assert isinstance(error, OutcomeUnknownError)
-        assert "nothing came within 0.2 s" in str(error)
+        assert "nothing came within 33 s" in str(error)
+    assert [33] == limits
 
 
 async def test_recipients_who_are_refused_are_named_and_nobody_gets_the_mail(authority):
@@ -640,6 +642,7 @@ async def test_in_another_process_it_begins_anew(authority):
         ({"GREETING": ["554 No SMTP service here"]}, ConnectionFailedError, False),
         ({"GREETING": ["SSH-2.0-OpenSSH_9.6"]}, ConnectionFailedError, False),
         ({"GREETING": ["2" * 9_000]}, ConnectionFailedError, True),
+        ({"GREETING": ["220-a\r\n" * 300 + "220 ready"]}, ConnectionFailedError, True),
         ({"GREETING": [None]}, ConnectionFailedError, True),
         ({"GREETING": [...]}, ConnectionFailedError, True),
         ({"EHLO": ["502 what"]}, ConnectionFailedError, False),
@@ -667,8 +670,9 @@ async def test_in_another_process_it_begins_anew(authority):
 async def test_what_odd_servers_say(scripted, authority, replies, kind, retryable):
     """Whatever they say, a certain failure is only what is certain. Nothing of the message or the keys is told."""
     server = scripted(**replies)
-    transport = transport_to(server, authority, read_timeout=0.3, connect_timeout=1)
-    error = await failure(transport)
+    # Short where the limit is what ends it: whichever step it then falls on, the fate is the same.
+    limits = {"read_timeout": 0.1, "connect_timeout": 0.2} if [...] in replies.values() else {}
+    error = await failure(transport_to(server, authority, **limits))
     assert (kind, retryable, kind is OutcomeUnknownError) == (type(error), error.retryable, error.maybe_sent)
     told = str(error) + repr(error) + str(pickle.loads(pickle.dumps(error)))  # noqa: S301
     assert not [word for word in SECRET_WORDS if word in told]
@@ -709,6 +713,68 @@ async def test_after_a_refusal_the_server_forgets_first(scripted, authority):
     assert (2, 2) == (server.connections, server.said.count("RSET"))
 
 
+@pytest.mark.parametrize("reply", ["421 Timeout", "500 what"])
+async def test_a_server_that_does_not_forget_is_left(scripted, authority, reply):
+    """RSET that is not answered as it should be is no failure of the next message, which goes by another connection."""
+    server = scripted(CONTENT=["554 Transaction failed: what"], RSET=[reply])
+    transport = transport_to(server, authority)
+    with pytest.raises(SendError):
+        await transport.send(request_for(0))
+    assert SES_ID == (await transport.send(request_for(1))).message_id
+    await transport.aclose()
+    assert 2 == server.connections
+
+
+async def test_a_greeting_that_trickles_in_does_not_hold_up_the_limit(authority):
+    """The time to connect is over when it is over, however often something comes."""
+    gone = threading.Event()
+
+    class Tarpit(Scripted):
+        def _answer(self, connection, verb):
+            with contextlib.suppress(OSError):
+                while not gone.wait(0.01):
+                    connection.sendall(b"2")
+            return False
+
+    with Tarpit(authority.context()) as server:
+        error = await failure(transport_to(server, authority, connect_timeout=0.1))
+        gone.set()
+    assert (ConnectionFailedError, "TimeoutError") == (type(error), error.cause_type)
+
+
+async def test_a_reply_that_breaks_off_is_none(authority):
+    """Half of an id would be a wrong one."""
+
+    class Abrupt(Scripted):
+        def _answer(self, connection, verb):
+            if verb != "CONTENT":
+                return super()._answer(connection, verb)
+            connection.sendall(f"250 Ok {SES_ID}".encode())
+            return False
+
+    with Abrupt(authority.context()) as server:
+        error = await failure(transport_to(server, authority))
+    assert isinstance(error, OutcomeUnknownError)
+
+
+async def test_the_network_has_the_whole_limit_for_each_piece(scripted, authority, monkeypatch):
+    """A large mail on a thin line takes longer than any reply."""
+    server = scripted()
+    sendall, pieces = ssl.SSLSocket.sendall, []
+
+    def watched(sock, data):
+        if sock.gettimeout() == 57:  # The server's has none.
+            pieces.append(len(data))
+        sendall(sock, data)
+
+    monkeypatch.setattr(ssl.SSLSocket, "sendall", watched)
+    transport = transport_to(server, authority, read_timeout=57)
+    await transport.send(request_for(attachments=[Attachment("a.bin", b"a" * 500_000)]))
+    await transport.aclose()
+    assert 65_536 == max(pieces)
+    assert sum(pieces) > 600_000
+
+
 async def test_auth_login_where_plain_is_not_offered(scripted, authority):
     """User name and password, one after the other."""
     server = scripted(
@@ -725,18 +791,77 @@ async def test_auth_login_where_plain_is_not_offered(scripted, authority):
 
 async def test_nobody_listens(authority):
     """The port is closed: nothing was sent, and later it may be."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    transport = SMTPTransport("127.0.0.1", port, username="u", password="p", ca_bundle=authority.bundle)
-    error = await failure(transport)
+        error = await failure(SMTPTransport("127.0.0.1", port, username="u", password="p", ca_bundle=authority.bundle))
     assert (ConnectionFailedError, True) == (type(error), error.retryable)
     assert "refused" in str(error)
 
 
+@pytest.fixture
+def nobody_knows_names(monkeypatch):
+    """Without asking anybody, which takes long where there is no network."""
+
+    def fail(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+
+
+@pytest.mark.usefixtures("nobody_knows_names")
 async def test_a_name_that_leads_nowhere(authority):
     """The name could not be resolved."""
     error = await failure(SMTPTransport("smtp.invalid", username="u", password="p", ca_bundle=authority.bundle))
     assert (ConnectionFailedError, "gaierror") == (type(error), error.cause_type)
+
+
+async def test_a_name_that_is_none(authority):
+    """What cannot even be asked for is as unknown as the rest."""
+    error = await failure(SMTPTransport("smtp..invalid", username="u", password="p", ca_bundle=authority.bundle))
+    assert (ConnectionFailedError, "gaierror") == (type(error), error.cause_type)
+
+
+@pytest.fixture
+def nobody_answers(monkeypatch):
+    """A resolver that takes its time; when it was asked."""
+    asked, end = threading.Event(), threading.Event()
+
+    def wait(*_, **__):
+        asked.set()
+        end.wait()
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", wait)
+    yield asked
+    end.set()
+
+
+async def test_a_name_that_takes_too_long(authority, nobody_answers):
+    """It is in the time to connect as well, though the system knows no limit for it."""
+    error = await failure(
+        SMTPTransport("smtp.invalid", username="u", password="p", ca_bundle=authority.bundle, connect_timeout=0.05)
+    )
+    assert (ConnectionFailedError, "TimeoutError") == (type(error), error.cause_type)
+
+
+async def test_cancelled_while_a_name_is_looked_up(authority, nobody_answers):
+    """No worker thread waits for the resolver: it would hold up the end of the program."""
+    transport = SMTPTransport("smtp.invalid", username="u", password="p", ca_bundle=authority.bundle)
+    way = await transport._find_way()
+    attempt = Attempt(way.pool, None, request_for())
+    failures = []
+
+    def run():
+        with pytest.raises(ConnectionFailedError) as caught:
+            attempt.run()
+        failures.append(caught.value)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, run)
+        await anyio.to_thread.run_sync(nobody_answers.wait)
+        attempt.abandon()
+    assert "ConnectionAbortedError" == failures[0].cause_type
 
 
 async def test_a_host_that_says_nothing(authority):
@@ -842,6 +967,7 @@ async def test_certificates_that_cannot_be_loaded(tmp_path):
     assert isinstance(error, ConfigurationError)
 
 
+@pytest.mark.usefixtures("nobody_knows_names")
 async def test_a_folder_of_certificates(tmp_path):
     """An empty one trusts nobody, but can be loaded."""
     error = await failure(SMTPTransport("smtp.invalid", username="u", password="p", ca_bundle=tmp_path))
@@ -973,8 +1099,8 @@ async def test_nothing_is_logged_or_shown(scripted, authority, caplog):
 
 def test_the_context_verifies():
     """Certificates and names, and nothing below TLS 1.2."""
-    from tanksend.transports._smtp import _context
+    from tanksend.transports._tls import client_context
 
-    context = _context(None)
+    context = client_context(None)
     assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -15,12 +13,14 @@ from .._endpoints import check_region, endpoint_host
 from .._results import Receipt
 from .._sigv4 import Credentials
 from .._smtp_password import is_temporary, smtp_password
-from ..exceptions import ConfigurationError, CredentialsError, OutcomeUnknownError, Scope, SettingError
+from ..exceptions import CredentialsError, OutcomeUnknownError, SettingError
 from ._credentials import credentials_provider
+from ._ses import _seconds, _unusable
 from ._settings import resolve_settings
 from ._smtp_link import Login, Server
 from ._smtp_mail import message_id, refuse_templates
 from ._smtp_pool import Attempt, LinkPool
+from ._tls import client_context
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -66,7 +66,8 @@ class SMTPTransport:
     As many connections are opened as messages are on the wire at once. A connection that the server has closed while it
     waited is replaced before it matters.
 
-    What SMTP cannot do: templates (`InvalidMessageError`), asking for the account's quotas (give the limiter a rate).
+    What SMTP cannot do: templates (`InvalidMessageError`), asking for the account's quotas (give the limiter a rate),
+    go through a proxy.
     A message with a recipient whom the server refuses is sent to nobody: it fails, and the error's `identities` are
     those who were refused.
 
@@ -83,12 +84,12 @@ class SMTPTransport:
             does; and given neither user name nor credentials, there is no login.
         implicit_tls: TLS from the first byte, for other ports than those above; they are taken for STARTTLS.
         ca_bundle: A file or directory of certificates to trust instead of the system's store and ``AWS_CA_BUNDLE``.
-        connect_timeout: Seconds until a new connection is ready: TCP, TLS and login together.
-        read_timeout: Seconds that the server may let pass in silence. When they are over after the content, the outcome
-            is unknown, so be generous.
+        connect_timeout: Seconds until a new connection is ready: name, TCP, TLS and login together.
+        read_timeout: Seconds for each reply, and for the network to take each 64 KB of a mail. When they are over after
+            the content, the outcome is unknown, so be generous.
         max_messages: After that many a connection is closed and another one opened, so that load balancers can do
             their work.
-        max_idle: Seconds after which a connection that waits is closed.
+        max_idle: Seconds after which a connection that has waited is not used again; the next message closes it.
 
     Raises:
         SettingError: An argument cannot be used, or both a user name and credentials were given.
@@ -183,11 +184,9 @@ class SMTPTransport:
             if region is None and (self._host is None or self._credentials is not None):
                 settings = await resolve_settings()
                 region, bundle = settings.region, bundle or settings.ca_bundle
-            context = await to_thread.run_sync(_context, bundle, abandon_on_cancel=True)
+            context = await to_thread.run_sync(client_context, bundle, abandon_on_cancel=True)
         except SettingError as error:
-            raise ConfigurationError(
-                str(error), scope=Scope.ACCOUNT, remedy="Nothing was sent", cause_type="SettingError"
-            ) from None
+            raise _unusable(error) from None
         host = self._host or endpoint_host(region or "").replace("email.", "email-smtp.", 1)
         server = Server(host, self._port, self._implicit_tls, context, *self._timeouts)
         pool = LinkPool(server, max_messages=self._limits[0], max_idle=self._limits[1])
@@ -253,26 +252,3 @@ def _given_login(username: str | None, password: str | None) -> Login | None:
 def _refuse_temporary(keys: Credentials) -> None:
     if is_temporary(keys.access_key, keys.token):
         raise CredentialsError(_TEMPORARY, code="TemporaryCredentials", remedy=_GIVE_LASTING)
-
-
-def _seconds(name: str, value: float | dt.timedelta) -> float:
-    seconds = float(value) if isinstance(value, (int, float)) else value.total_seconds()
-    if not 0 < seconds < float("inf"):
-        raise SettingError(f"{name} must be a positive number of seconds.")
-    return seconds
-
-
-def _context(bundle: str | os.PathLike[str] | None) -> ssl.SSLContext:
-    """Whom to trust. Takes 10 to 30 ms: for worker threads."""
-    try:
-        if bundle is None:
-            context = ssl.create_default_context()
-        elif Path(bundle).is_dir():
-            context = ssl.create_default_context(capath=bundle)
-        else:
-            context = ssl.create_default_context(cafile=bundle)
-    except OSError as error:  # ssl.SSLError is one.
-        raise SettingError(f"The certificate bundle cannot be loaded ({type(error).__name__}).") from None
-    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
-    context.options |= ssl.OP_NO_RENEGOTIATION  # So that writing never waits for reading.
-    return context

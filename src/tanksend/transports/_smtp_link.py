@@ -3,9 +3,12 @@ One connection to an SMTP server: `smtplib`'s, with TLS always and with its erro
 
 Blocking: it lives in worker threads, in one at a time. `kill`, `drop` and `part` may be called from another.
 
-What matters is on which side of the content's last byte a connection was lost. `deliver` writes the content, final dot
-and all, by one call. If that fails, the last TLS record was not handed over whole, and an incomplete record cannot even
-be decrypted (RFC 8446 section 5.2): nobody has the message. Once it has succeeded, only a reply that can be read tells.
+What matters is on which side of the content's last byte a connection was lost. If writing the content fails, its last
+TLS record was not handed over whole, and an incomplete record cannot even be decrypted (RFC 8446 section 5.2): nobody
+has the message. Once it has succeeded, only a reply that can be read, to its end, tells.
+
+`smtplib` gives each piece that comes the whole time limit anew, so that a reply that trickles in may last for ever, and
+one limit to all that goes out, so that a large mail never gets through a thin line. Reading and writing are done here.
 
 A reply of 4yz or 5yz after the content is certain, unlike most of HTTP's: "the requested mail action was not taken"
 (RFC 5321 section 4.2.1).
@@ -18,8 +21,10 @@ import contextlib
 import smtplib
 import socket
 import ssl
+import threading
 import time
-from typing import TYPE_CHECKING, NoReturn
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import attrs
 
@@ -49,6 +54,11 @@ _NO_STARTTLS = (
 )
 _NOT_SMTP = "Check host and port: 25, 587 and 2587 are for STARTTLS, 465 and 2465 for TLS from the first byte"
 _SHORTEST = 0.001  # Seconds; zero would mean "do not block".
+_PIECE = 65_536  # Bytes for which the network gets the whole time limit.
+_LONGEST_LINE = 8_192  # smtplib's figure; RFC 5321 section 4.5.3.1.5 wants 512.
+_MOST_LINES = 256
+
+_Address: TypeAlias = tuple[Any, Any, int, str, Any]  # as `socket.getaddrinfo` gives it
 
 
 class StaleError(Exception):
@@ -74,7 +84,7 @@ class Server:
         implicit_tls: TLS from the first byte; otherwise STARTTLS.
         context: Whom to trust.
         connect_timeout: Seconds until the connection is ready for a message.
-        read_timeout: Seconds that the server may let pass without a byte.
+        read_timeout: Seconds for each reply, and for the network to take each piece of the content.
     """
 
     host: str
@@ -102,7 +112,9 @@ class Link(smtplib.SMTP):
     def __init__(self, server: Server) -> None:
         super().__init__(local_hostname="localhost", timeout=server.connect_timeout)
         self._server = server
-        self._deadline = 0.0
+        self._deadline: float | None = None
+        self._found: SimpleQueue[list[_Address] | Exception] = SimpleQueue()
+        self._came = bytearray()
         self._fd, self._inode = -1, 0
         self._killed = False
         self._unclean = False
@@ -129,9 +141,9 @@ class Link(smtplib.SMTP):
         try:
             self._connect()
             self._set_up(login)
-            self._limit(server.read_timeout)
         except (OSError, LinkError) as error:
             self._fail(error)
+        self._deadline = None
 
     def _fail(self, error: Exception) -> NoReturn:
         cause = _behind(error)
@@ -141,14 +153,14 @@ class Link(smtplib.SMTP):
 
     def _connect(self) -> None:
         """As `socket.create_connection`, except that `kill` knows the socket and one limit holds for all addresses."""
-        found = socket.getaddrinfo(self._server.host, self._server.port, type=socket.SOCK_STREAM)
+        found = self._look_up()
         failure: OSError = OSError("no address")
         for number, (family, kind, protocol, _, address) in enumerate(found):
             self.sock = socket.socket(family, kind, protocol)
             self._fd = self.sock.fileno()
             self._inode = inode(self._fd)
             try:
-                self._in_time(len(found) - number)
+                self._limit(self._left() / (len(found) - number))
                 self.sock.connect(address)
             except OSError as error:
                 self.close()
@@ -158,23 +170,41 @@ class Link(smtplib.SMTP):
             return
         raise failure
 
-    def _in_time(self, steps: int = 1) -> None:
-        """Let the next step take what is left of the time to connect, or its share of it."""
+    def _look_up(self) -> list[_Address]:
+        """The host's addresses. Asked for in a thread that is left behind: the system has no time limit to set."""
+        threading.Thread(target=self._ask_for_addresses, name="tanksend-names", daemon=True).start()
+        try:
+            found = self._found.get(timeout=self._left())
+        except Empty:
+            raise TimeoutError from None
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _ask_for_addresses(self) -> None:
+        try:
+            self._found.put(socket.getaddrinfo(self._server.host, self._server.port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            self._found.put(socket.gaierror() if isinstance(error, UnicodeError) else error)
+
+    def _left(self) -> float:
+        """Seconds for the next step: what is left of the time to connect, or what the server has for a reply."""
+        if self._deadline is None:
+            return self._server.read_timeout
         if self._killed:
             raise ConnectionAbortedError
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        self._limit(left / steps)
+        return left
 
     def _limit(self, seconds: float) -> None:
-        if self.sock is not None:
-            self.sock.settimeout(max(_SHORTEST, seconds))
+        assert self.sock is not None  # noqa: S101 - `_connect` comes first.
+        self.sock.settimeout(max(_SHORTEST, seconds))
 
     def _set_up(self, login: Login | None) -> None:
         if self._server.implicit_tls:
             self._secure()
-        self._in_time()
         _want(220, self.getreply())
         self._greet()
         if not self._server.implicit_tls:
@@ -184,7 +214,6 @@ class Link(smtplib.SMTP):
             self._log_in(login)
 
     def _greet(self) -> None:
-        self._in_time()
         _want(250, self.ehlo(self._own_name()))
 
     def _own_name(self) -> str:
@@ -195,7 +224,6 @@ class Link(smtplib.SMTP):
     def _start_tls(self) -> None:
         if not self.has_extn("starttls"):
             raise LinkError("it does not offer STARTTLS", remedy=_NO_STARTTLS)
-        self._in_time()
         code, _ = self.docmd("STARTTLS")
         if code != 220:
             remedy = None if 400 <= code < 500 else _NO_STARTTLS
@@ -203,21 +231,20 @@ class Link(smtplib.SMTP):
         self._secure()
 
     def _secure(self) -> None:
-        self._in_time()
         assert self.sock is not None  # noqa: S101 - `_connect` comes first.
         # Two steps, so that `kill` knows the socket during the handshake.
         secured = self._server.context.wrap_socket(
             self.sock, server_hostname=self._server.host, do_handshake_on_connect=False
         )
         self.sock = secured
+        self._limit(self._left())
         secured.do_handshake()
         # Whatever came before TLS may be anybody's (RFC 3207 section 6): what was offered, what is still to be read.
-        self.file = None
+        self._came.clear()
         self.esmtp_features = {}
 
     def _log_in(self, login: Login) -> None:
         offered = self.esmtp_features.get("auth", "").upper().split()
-        self._in_time()
         if "PLAIN" in offered:
             code, text = self.docmd("AUTH", "PLAIN " + _encoded(f"\0{login.username}\0{login.password}"))
         elif "LOGIN" in offered:
@@ -230,12 +257,48 @@ class Link(smtplib.SMTP):
         if code != 235:
             raise _not_let_in(code, _text(text))
 
+    # --- what smtplib calls
+
+    def send(self, s: bytes | str) -> None:  # type: ignore[override]
+        """Write all of it, and give the network the time limit for each piece."""
+        data = memoryview(s.encode("ascii") if isinstance(s, str) else s)
+        assert self.sock is not None  # noqa: S101 - `_connect` comes first.
+        for start in range(0, len(data), _PIECE):
+            self._limit(self._left())
+            self.sock.sendall(data[start : start + _PIECE])
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Read a reply; it is in time when its last line is. Its code is -1 where there is none."""
+        until = time.monotonic() + self._left()
+        lines: list[bytes] = []
+        while len(lines) < _MOST_LINES:
+            line = self._line(until)
+            lines.append(line[4:].strip(b" \t\r\n"))
+            if not line[:3].isdigit() or line[3:4] != b"-":
+                return int(line[:3]) if line[:3].isdigit() else -1, b"\n".join(lines)
+        raise smtplib.SMTPResponseException(500, "Too many lines")
+
+    def _line(self, until: float) -> bytes:
+        assert self.sock is not None  # noqa: S101 - as above.
+        while (end := self._came.find(b"\n") + 1) == 0:
+            room = _LONGEST_LINE - len(self._came)
+            if room == 0:
+                raise smtplib.SMTPResponseException(500, "Line too long")
+            self._limit(until - time.monotonic())
+            data = self.sock.recv(room)
+            if not data:
+                raise smtplib.SMTPServerDisconnected
+            self._came += data
+        line = bytes(self._came[:end])
+        del self._came[:end]
+        return line
+
     # --- one message
 
     def usable(self) -> bool:
         """Nothing has come and nobody has closed it since its last reply."""
         sock = self.sock
-        if self.spent or not isinstance(sock, ssl.SSLSocket):
+        if self.spent or self._came or not isinstance(sock, ssl.SSLSocket):
             return False
         try:
             return sock.pending() == 0 and not is_readable(sock.fileno())
@@ -266,9 +329,9 @@ class Link(smtplib.SMTP):
         """Say who it is from. What fails here on a connection that has waited is not this message's failure."""
         size = f" SIZE={len(mail.content)}" if self.has_extn("size") else ""
         try:
-            if self._unclean:
-                self._require(250, "mail", *self.docmd("RSET"))
-                self._unclean = False
+            if self._unclean and self.docmd("RSET")[0] != 250:
+                raise ConnectionAbortedError
+            self._unclean = False
             code, text = self.docmd("MAIL", f"FROM:<{mail.sender}>{size}")
         except OSError as error:
             self.spent = True
@@ -336,6 +399,7 @@ class Link(smtplib.SMTP):
     def kill(self) -> None:
         """End it from another thread: whoever waits on it there gets an error at once."""
         self._killed = True
+        self._found.put(ConnectionAbortedError())
         sock = self.sock
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -351,7 +415,7 @@ class Link(smtplib.SMTP):
         with contextlib.suppress(OSError):
             if self.sock is not None and not self.spent:
                 self.sock.settimeout(0)
-                self.putcmd("QUIT")
+                self.sock.sendall(b"QUIT\r\n")
         self.spent = True
         with contextlib.suppress(OSError):
             self.close()
