@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
 import anyio
 import pytest
 
+import tanksend
 from tanksend.testing import SimulatedSES
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +75,14 @@ def test_readme_opens_with_the_two_commands():
         "python -m pip install nox && python -m nox -s demo",
         "python -m pip install nox && python -m nox -s tests",
     ] == first[1].splitlines()
+
+
+def test_the_reference_has_every_public_module():
+    """Sphinx goes through the names of each."""
+    reference = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    names = {module.name for module in pkgutil.iter_modules(tanksend.__path__) if not module.name.startswith("_")}
+    modules = {"tanksend", *(f"tanksend.{name}" for name in names - {"cli"})}
+    assert modules == set(re.findall(r"^\.\. automodule:: (\S+)$", reference, re.MULTILINE))
 
 
 def test_the_tree_of_pages_has_no_orphan():

@@ -52,16 +52,25 @@ def test_import_loads_nothing_heavy():
 
 
 def test_every_public_name_is_there():
-    """Each name of `__all__`, in the package and in its public modules, can be imported."""
+    """Each name of `__all__`, in the package and in its public modules, can be completed and imported."""
     names = [module.name for module in pkgutil.iter_modules([str(PACKAGE)]) if not module.name.startswith("_")]
     modules = [tanksend, *(importlib.import_module(f"tanksend.{name}") for name in names)]
     missing = [
         (module.__name__, name)
         for module in modules
         for name in getattr(module, "__all__", ())
-        if not hasattr(module, name)
+        if not (hasattr(module, name) and name in dir(module))
     ]
     assert missing == []
+
+
+def test_what_is_loaded_later_is_completed_before():
+    """In a fresh interpreter, where nothing has asked for it yet."""
+    code = (
+        "from tanksend import limiters, transports\n"
+        "print([name for module in (limiters, transports) for name in module.__all__ if name not in dir(module)])"
+    )
+    assert _python(code) == "[]"
 
 
 def test_imports_inside_the_package_are_relative():

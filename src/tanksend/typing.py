@@ -565,6 +565,7 @@ class Drop:
 
 
 GuardDecision = Allow | Replace | Hold | Drop
+"""What a `Guard` says of a message."""
 
 
 class Guard(Protocol):

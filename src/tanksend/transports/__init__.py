@@ -30,3 +30,8 @@ def __getattr__(name: str) -> object:
     if name in _LATER:
         return getattr(importlib.import_module(_LATER[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What can be asked for, for completion and the reference; what is not loaded yet, too."""
+    return sorted({*globals(), *__all__})
