@@ -38,9 +38,18 @@ _LONGEST_LINE: Final = 900  # RFC 5322 section 2.1.1 allows 998; folded no earli
 
 # SES's ids: "0100018f2c5e7a1b-0f2b7c1e-...-000000". Neither a sentence nor an address looks like that, nor does one of
 # which the end was lost.
-_SES_ID = re.compile(r"(?:\A|\s)ok:?\s+<?([0-9a-z]{8,40}(?:-[0-9a-z]{1,40}){1,8}-[0-9]{6})>?\s*\Z", re.IGNORECASE)
-# What relays say: "2.0.0 Ok: queued as 4XkF2T1z9zN", "2.0.0 id=1tRk-0004-Ab", "Ok 4XkF2T1z9zN".
-_RELAY_ID = re.compile(r"(?:queued as|id=|\bok:?)\s*<?([0-9A-Za-z][\w.+-]{4,127})>?\s*\Z", re.IGNORECASE)
+_SES_ID = re.compile(r"(?:\A|\s)ok:?\s+<?([0-9a-z]{8,40}(?:-[0-9a-z]{1,40}){1,8}-[0-9]{6})>?(?!\S)", re.IGNORECASE)
+_RELAY_IDS = tuple(
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    for pattern in (
+        # Postfix and Exim: "2.0.0 Ok: queued as 4XkF2T1z9zN", "OK id=1tRk-0004-Ab", "Ok 4XkF2T1z9zN".
+        r"(?:queued as|\bid=|\bok:?)\s*<?([0-9a-z][\w.+-]{4,127})>?\s*$",
+        # Sendmail and OpenSMTPD: "2.0.0 4AB9xY2c012345 Message accepted for delivery".
+        r"(?:^|\s)([0-9a-z]{6,64}) message accepted for delivery",
+        # Exchange: "2.6.0 <...> [InternalId=123456, Hostname=...] Queued mail for delivery".
+        r"\[InternalId=([0-9]{4,20})\b",
+    )
+)
 
 _NO_TEMPLATES: Final = (
     "SES fills in templates for its HTTP API alone, not over SMTP; give text= or html=, or use SESTransport"
@@ -136,5 +145,7 @@ def message_id(reply: str, *, relay: bool = False) -> str | None:
         reply: The reply's text, without its code.
         relay: A relay's own id will do.
     """
-    found = _SES_ID.search(reply) or (_RELAY_ID.search(reply) if relay else None)
-    return found[1] if found else None
+    for pattern in (_SES_ID, *_RELAY_IDS) if relay else (_SES_ID,):
+        if found := pattern.search(reply):
+            return found[1]
+    return None
