@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import string
+import tracemalloc
 from typing import Any
 
 import attrs
@@ -163,7 +164,7 @@ def plain_attachment(attachment: Attachment) -> dict[str, str]:
     if attachment.content_type is not None:
         fields["ContentType"] = attachment.content_type
     if attachment.content_id is not None:
-        fields["ContentId"] = attachment.content_id
+        fields["ContentId"] = attachment.content_id.strip("<>")
     return fields
 
 
@@ -181,7 +182,7 @@ attachments = st.builds(
     unicode_text,
     st.binary(max_size=50),
     content_type=st.none() | st.just("text/plain"),
-    content_id=st.none() | st.just("logo"),
+    content_id=st.none() | st.sampled_from(["logo", "<logo>"]),
 )
 unsubscribes = st.sampled_from([None, Unsubscribe(url="https://example.com/u?1"), Unsubscribe(mailto="u@example.com")])
 
@@ -370,6 +371,22 @@ def test_text_that_repeats_is_the_same_the_second_time(text):
     other = Message("a@example.com", "Hi", text="other", html="other")
     assert plainly(request_for(other)) == json.loads(writer.send_email(request_for(other)))
     assert first == writer.send_email(request_for(message))
+
+
+@pytest.mark.parametrize("template", [None, Template(name="welcome")], ids=["simple", "template"])
+def test_a_file_is_copied_once_for_a_request(template):
+    """It may have 30 MB, and many requests with it be on their way at once."""
+    content = {"template": template} if template else {"text": "Hello"}
+    file = Attachment("a.bin", bytes(3_000_000))
+    request = request_for(Message("a@example.com", "" if template else "Hi", **content, attachments=[file]))
+    writer = PayloadWriter()
+    writer.send_email(request)
+    tracemalloc.start()
+    try:
+        size = len(writer.send_email(request))
+        assert tracemalloc.get_traced_memory()[1] < size * 1.5
+    finally:
+        tracemalloc.stop()
 
 
 def test_equal_but_not_identical_senders_are_written_anew():

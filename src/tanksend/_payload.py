@@ -70,35 +70,37 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> bytes:
     return b"[%b]" % b",".join([b'{"Name":%b,"Value":%b}' % (_quoted(name), _quoted(value)) for name, value in pairs])
 
 
-def _attachment(attachment: Attachment) -> bytes:
+def _attachment(attachment: Attachment) -> list[bytes]:
+    shown = attachment.content_id
     fields = [
-        b'{"RawContent":"%b"' % attachment.encoded.encode(),
-        b'"FileName":%b' % _quoted(attachment.name),
-        b'"ContentDisposition":"INLINE"' if attachment.content_id else b'"ContentDisposition":"ATTACHMENT"',
-        b'"ContentTransferEncoding":"BASE64"',
+        b'{"RawContent":"',
+        attachment.encoded,
+        b'","FileName":' + _quoted(attachment.name),
+        b',"ContentDisposition":"%b","ContentTransferEncoding":"BASE64"' % (b"INLINE" if shown else b"ATTACHMENT"),
     ]
     if attachment.content_type is not None:
-        fields.append(b'"ContentType":%b' % _quoted(attachment.content_type))
-    if attachment.content_id is not None:
-        fields.append(b'"ContentId":%b' % _quoted(attachment.content_id))
-    return b",".join(fields) + b"}"
+        fields.append(b',"ContentType":' + _quoted(attachment.content_type))
+    if shown is not None:
+        fields.append(b',"ContentId":' + _quoted(shown.strip("<>")))  # SES puts the brackets around it
+    return [*fields, b"}"]
 
 
 def _headers(message: Message) -> tuple[tuple[str, str], ...]:
     return (*message.headers.items(), *(message.unsubscribe.headers if message.unsubscribe else ()))
 
 
-def _attachments(message: Message) -> bytes:
+def _attachments(message: Message) -> list[bytes]:
+    """Pieces, and no copy of what may be 40 MB."""
     if not message.attachments:
-        return b""
-    return b',"Attachments":[%b]' % b",".join([_attachment(each) for each in message.attachments])
+        return []
+    pieces = [piece for each in message.attachments for piece in (b",", *_attachment(each))]
+    return [b',"Attachments":[', *pieces[1:], b"]"]
 
 
-def _extras(message: Message) -> bytes:
+def _extras(message: Message) -> list[bytes]:
     """The parts of ``Simple`` and ``Template`` that most messages lack."""
     headers = _headers(message)
-    extras = b',"Headers":' + _pairs(headers) if headers else b""
-    return extras + _attachments(message)
+    return [b',"Headers":' + _pairs(headers), *_attachments(message)] if headers else _attachments(message)
 
 
 def _template(template: Template) -> bytes:
@@ -190,16 +192,16 @@ class PayloadWriter:
         if request.configuration_set is not None:
             pieces.append(b'"ConfigurationSetName":%b,' % _quoted(request.configuration_set))
         # No default tags and headers: each entry has all of its own.
-        pieces += (b'"DefaultContent":', _template(template), b'"{}"', _attachments(request.message))
+        pieces += (b'"DefaultContent":', _template(template), b'"{}"', *_attachments(request.message))
         pieces.append(b'}},"BulkEmailEntries":[')
         return pieces
 
-    def _pieces(self, request: SendRequest, content: bytes | None = None) -> list[bytes]:
+    def _pieces(self, request: SendRequest, content: Iterable[bytes] | None = None) -> list[bytes]:
         """The body with *content*, or with the simple form, which most mail has."""
         message = request.message
         pieces = [self._sender(request.from_), _destination(request), b',"Content":']
         if content is not None:
-            pieces.append(content)
+            pieces += content
         else:
             pieces += (b'{"Simple":{"Subject":{"Data":', _quoted(message.subject), b',"Charset":"UTF-8"},"Body":{')
             if message.text is not None:
@@ -209,7 +211,7 @@ class PayloadWriter:
                 pieces.append(html if message.text is None else b"," + html)
             pieces.append(b"}")
             if message.headers or message.attachments or message.unsubscribe is not None:
-                pieces.append(_extras(message))
+                pieces += _extras(message)
             pieces.append(b"}}")
         if request.reply_to:
             pieces.append(b',"ReplyToAddresses":' + _addresses(request.reply_to))
@@ -218,12 +220,12 @@ class PayloadWriter:
         pieces.append(self._end(request.configuration_set))
         return pieces
 
-    def _templated(self, message: Message, template: Template) -> bytes:
+    def _templated(self, message: Message, template: Template) -> Iterable[bytes]:
         kept, piece = self._template
         if kept is not template:
             piece = _template(template)
             self._template = template, piece
-        return b"%b%b%b}}" % (piece, _quoted(message.data.encoded), _extras(message))
+        return (piece, _quoted(message.data.encoded), *_extras(message), b"}}")
 
     def _sender(self, sender: Address) -> bytes:
         kept, piece = self._from
@@ -262,8 +264,8 @@ def _half_pair() -> InvalidMessageError:
     return InvalidMessageError(problems=[problem], cause_type="UnicodeEncodeError")
 
 
-def _raw(mail: bytes) -> bytes:
-    return b'{"Raw":{"Data":"%b"}}' % binascii.b2a_base64(mail, newline=False)
+def _raw(mail: bytes) -> Iterable[bytes]:
+    return (b'{"Raw":{"Data":"', binascii.b2a_base64(mail, newline=False), b'"}}')
 
 
 _ONE_CLICK = (

@@ -249,5 +249,5 @@ def multipart(
     boundary = f"=_{whole.hex()}"
     head = parametrized("Content-Type", f"multipart/{subtype}", [*parameters, ("boundary", boundary)]) + more
     mark = f"--{boundary}".encode()
-    body = b"".join(b"%b\r\n%b\r\n%b\r\n" % (mark, part.head, part.body) for part in parts) + mark + b"--\r\n"
-    return Part(head, body, digest(head, whole))
+    pieces = [piece for part in parts for piece in (mark, b"\r\n", part.head, b"\r\n", part.body, b"\r\n")]
+    return Part(head, b"".join([*pieces, mark, b"--\r\n"]), digest(head, whole))

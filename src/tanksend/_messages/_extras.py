@@ -84,7 +84,7 @@ class Attachment:
     content_id: str | None = attrs.field(default=None, kw_only=True, validator=must_be(str, optional=True))
     method: str | None = attrs.field(default=None, kw_only=True, validator=must_be(str, optional=True))
     saved: int = attrs.field(default=0, kw_only=True, eq=False)
-    _encoded: list[str] = attrs.field(init=False, factory=list, eq=False)
+    _encoded: list[bytes] = attrs.field(init=False, factory=list, eq=False)
     _wrapped: list[tuple[bytes, bytes]] = attrs.field(init=False, factory=list, eq=False)
 
     @classmethod
@@ -149,10 +149,10 @@ class Attachment:
         return smaller if smaller.saved > 0 and not smaller.check() else self
 
     @property
-    def encoded(self) -> str:
+    def encoded(self) -> bytes:
         """The content in base64, made once."""
         if not self._encoded:
-            self._encoded.append(binascii.b2a_base64(self.content, newline=False).decode("ascii"))
+            self._encoded.append(binascii.b2a_base64(self.content, newline=False))
         return self._encoded[0]
 
     @property
@@ -167,7 +167,7 @@ class Attachment:
 
     def _in_lines(self) -> tuple[bytes, bytes]:
         if not self._wrapped:
-            encoded = self._encoded[0].encode() if self._encoded else binascii.b2a_base64(self.content, newline=False)
+            encoded = self._encoded[0] if self._encoded else binascii.b2a_base64(self.content, newline=False)
             lines = wrapped(encoded)
             self._wrapped.append((lines, digest(lines)))
         return self._wrapped[0]
@@ -187,7 +187,7 @@ class Attachment:
             yield Problem("name", f"SES refuses files that end in .{extension}")
         if self.content_type is not None and not _CONTENT_TYPE.fullmatch(self.content_type):
             yield Problem("content_type", "must be 1 to 78 printable ASCII characters")
-        if self.content_id is not None and not _CONTENT_ID.fullmatch(self.content_id):
+        if self.content_id is not None and not _CONTENT_ID.fullmatch(self.content_id.strip("<>")):
             yield Problem("content_id", "must be 1 to 78 printable ASCII characters without spaces")
         if self.method is not None:
             yield from self._calendar_problems(self.method)
