@@ -37,7 +37,7 @@ Phase = Literal["connect", "auth", "mail", "rcpt", "data", "content"]
 _BODY_LIMIT = 1_048_576
 
 # Replies about an address; which one depends on the command they answer.
-_ADDRESS_REPLIES = frozenset({501, 550, 551, 553})
+_ADDRESS_REPLIES = frozenset({501, 550, 551, 553, 554})
 # What SES writes behind an SMTP reply, and the code it means.
 _SMTP_TEXTS = (
     (r"configuration set.{0,80}(?:does not|doesn't) exist", "ConfigurationSetDoesNotExist"),
