@@ -12,6 +12,8 @@ import botocore.stub
 import pytest
 import trustme
 from botocore.config import Config
+from botocore.credentials import RefreshableCredentials
+from dateutil.parser import parse
 
 from tanksend._addresses import Address
 from tanksend._messages import Attachment, Message, Template
@@ -505,6 +507,75 @@ async def test_keys_that_cannot_be_fetched_are_not_a_broken_request(monkeypatch,
         await transport.send(request_for())
     await transport.aclose()
     assert "123456789012" not in str(caught.value)
+
+
+OLD, NEW = Credentials("ASIAOLD", "old", "token-1"), Credentials("ASIANEW", "new", "token-2")
+
+
+@pytest.fixture
+async def expired():
+    """A server for which one set of keys has expired, and another has not."""
+    known = {
+        OLD.access_key: Credential(OLD.secret_key, token=OLD.token, expires_at=0.0),
+        NEW.access_key: Credential(NEW.secret_key, token=NEW.token),
+    }
+    async with SimulatedSES(rate=-1, verify_signatures=True, credentials=known) as ses:
+        yield ses
+
+
+def set_keys(monkeypatch, keys: Credentials) -> None:
+    """As somebody does who writes new ones where the program finds them."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys.secret_key)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", keys.token)
+
+
+async def test_keys_that_expire_are_replaced_within_one_send(monkeypatch, expired):
+    """AWS has refused the request, so sending it again is safe; keys are looked for anew, once for all who ask."""
+    set_keys(monkeypatch, OLD)
+    transport = transport_to(expired)
+    await transport.account_key()
+    set_keys(monkeypatch, NEW)
+    opened = []
+    monkeypatch.setattr(transport, "_open", lambda: opened.append(1) or BotocoreTransport._open(transport))
+    async with anyio.create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(transport.send, request_for(number))
+    await transport.aclose()
+    assert 5 == len(expired.inbox)
+    assert [1] == opened
+
+
+async def test_keys_that_expire_and_have_no_successors_are_an_error(monkeypatch, expired):
+    """After one request; with a client of the caller's too, which has fixed ones."""
+    set_keys(monkeypatch, OLD)
+    for options in ({"region": expired.region, "endpoint_url": expired.url}, {"client": client_for(expired)}):
+        requests = expired.counts.requests
+        transport = BotocoreTransport(**options)
+        with pytest.raises(CredentialsError, match="expired"):
+            await transport.send(request_for())
+        await transport.aclose()
+        assert requests + 1 == expired.counts.requests
+
+
+@pytest.mark.parametrize("given", ["session", "client"])
+async def test_keys_of_a_given_session_that_expire_are_refreshed(expired, given):
+    """Although they look good here: AWS's clock counts."""
+    end = "2999-01-01T00:00:00Z"
+    renewed = {"access_key": NEW.access_key, "secret_key": NEW.secret_key, "token": NEW.token, "expiry_time": end}
+    session = botocore.session.Session()
+    session._credentials = RefreshableCredentials(
+        OLD.access_key, OLD.secret_key, OLD.token, parse(end), lambda: renewed, "test"
+    )
+    if given == "client":
+        place = {"region_name": expired.region, "endpoint_url": expired.url}
+        client = session.create_client("sesv2", config=NO_RETRIES, **place)
+        transport = BotocoreTransport(client=client)
+    else:
+        transport = transport_to(expired, session=session)
+    await transport.send(request_for())
+    await transport.aclose()
+    assert 1 == len(expired.inbox)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from .._classify import parse_v2_error
+from .._classify import is_expired_credentials, parse_v2_error
 from .._endpoints import check_region
 from .._forks import watch
 from .._payload import PayloadWriter, parse_account, parse_bulk, parse_receipt
@@ -23,7 +24,7 @@ from .._version import __version__
 from ..exceptions import CredentialsError, SendError, SettingError
 from ._aws_session import open_session, refuse_both, unwrap_session
 from ._botocore_errors import as_answer, refusal_of, translate, unusable
-from ._credentials import _botocore_failed, _freeze
+from ._credentials import _botocore_failed, _force, _freeze
 from ._crew import Crew
 from ._ses import _harmless, _seconds, _unusable
 from ._settings import _parse_endpoint
@@ -31,7 +32,7 @@ from ._stored import StoredTemplates
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from .._http1 import Answer
     from .._messages import Template
@@ -89,12 +90,20 @@ class _Client:
     def host(self) -> str:
         return urlsplit(self.calls.meta.endpoint_url).hostname or "SES"
 
-    def credentials(self) -> Credentials | None:
-        """The keys as they are now. botocore refreshes them here, and not in the middle of a call."""
+    def credentials(self, *, force: bool = False) -> Credentials | None:
+        """
+        The keys as they are now. botocore refreshes them here, and not in the middle of a call.
+
+        Args:
+            force: Have them refreshed though they look good.
+        """
         if self.keys is None:
             return None
         try:
-            return _freeze(self.keys()).credentials
+            source = self.keys()
+            if force:
+                _force(source)
+            return _freeze(source).credentials
         except CredentialsError:
             raise
         except Exception as error:  # noqa: BLE001 - botocore, its HTTP client and its files: anything.
@@ -107,7 +116,6 @@ class _Client:
         Raises:
             SendError: There is no answer, or no call was made.
         """
-        self.credentials()
         try:
             return as_answer(getattr(self.calls, method)(**parameters))
         except Exception as error:  # noqa: BLE001 - botocore, urllib3, and handlers of the caller's: anything.
@@ -307,9 +315,39 @@ class BotocoreTransport:
         return await self._crew.run(functools.partial(self._do, work, *arguments))
 
     def _do(self, work: Callable[..., T], *arguments: object) -> T:
+        """Do it, and if AWS calls the keys expired, once more with new ones: nothing was done then."""
+        with self._entered() as client:
+            keys = client.credentials()
+            try:
+                return work(client, *arguments)
+            except CredentialsError as error:
+                if not (is_expired_credentials(error) and self._has_newer(client, keys)):
+                    raise
+        with self._entered() as client:
+            client.credentials()
+            return work(client, *arguments)
+
+    def _has_newer(self, client: _Client, stale: Credentials | None) -> bool:
+        """Get past keys that look good here: one thread does, the others find them new."""
+        with self._opening:
+            if client.retired or client.credentials() != stale:
+                return True
+            if self._given is not None or self._session is not None:
+                return client.credentials(force=True) != stale
+            # A session of our own is opened anew, which also rereads the files.
+            fresh = self._open()
+            if fresh.credentials() == stale:
+                fresh.calls.close()
+                return False
+            with self._lock:
+                client.retired, self._client = True, fresh
+            return True
+
+    @contextlib.contextmanager
+    def _entered(self) -> Iterator[_Client]:
         client = self._enter()
         try:
-            return work(client, *arguments)
+            yield client
         finally:
             self._leave(client)
 
