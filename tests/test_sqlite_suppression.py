@@ -187,7 +187,7 @@ async def test_bad_rows_are_named_and_skipped(store, given):
     assert "has an unknown reason: it is one of bounce, complaint, unsubscribe, manual" == found["line 4"]
     assert "has something in at that is no time: write 2026-11-24T09:00:00Z" == found["line 5"]
     assert "is not UTF-8" == found["line 6"]
-    assert found["line 3"].startswith("has an address that is none: it ")
+    assert found["line 3"].startswith("has an address that cannot be used: ")
     assert "secret" not in str(report) + repr(report)
     assert len(report.problems) == report.skipped
 

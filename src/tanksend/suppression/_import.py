@@ -204,5 +204,5 @@ def _judged_person(address: str) -> str:
     try:
         default_validator().validate(Address.parse(address).email)
     except InvalidAddressError as error:
-        raise _BadRowError(f"has an address that is none: it {error.reason}") from None
+        raise _BadRowError(f"has an address that cannot be used: {error.reason}") from None
     return person(address)
