@@ -215,8 +215,8 @@ class Sender:
         """
         Send many messages, and iterate over the results in the order they end, in bounded memory.
 
-        ``async with sender.stream(messages) as results: async for result in results: …``. Leaving the block early stops
-        the batch.
+        ``async with sender.stream(messages) as results: async for result in results: …``, without ``async`` for a
+        `SyncSender`. Leaving the block early stops the batch.
 
         Args:
             messages: As for `send_all`.
