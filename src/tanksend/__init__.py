@@ -2,8 +2,9 @@
 Send mail through Amazon SES so that every message has exactly one known fate.
 
 `Sender` is the way in for asyncio and trio, `SyncSender` for everything else. The parts that can be plugged in are in
-`tanksend.transports`, `limiters`, `retries`, `suppression` and `ledgers`, their contracts in `tanksend.typing`, all errors
-in `tanksend.exceptions`, work on the account in `tanksend.operations`, and a simulated SES for tests in `tanksend.testing`.
+`tanksend.transports`, `limiters`, `retries`, `suppression` and `ledgers`, their contracts in `tanksend.typing`, all
+errors in `tanksend.exceptions`, work on the account in `tanksend.operations`, and a simulated SES for tests in
+`tanksend.testing`.
 """
 
 from __future__ import annotations
