@@ -81,3 +81,20 @@ def test_a_fork_that_nobody_told_of_is_seen(monkeypatch):
     assert not _forks.was_forked_unseen()
     monkeypatch.setattr(_forks, "_process", -1)
     assert _forks.was_forked_unseen()
+
+
+def test_a_fork_before_anything_was_watched_harms_nobody(monkeypatch):
+    """A pool of processes that imported this and makes its ledgers in the children, as `multiprocessing` does."""
+    monkeypatch.setattr(_forks, "_process", -1)
+    monkeypatch.setattr(_forks, "_registered", [])
+    monkeypatch.setattr(os, "register_at_fork", lambda **_: None, raising=False)
+    _forks.watch(Thing())
+    assert not _forks.was_forked_unseen()
+
+
+def test_a_child_that_hears_of_a_fork_too_late_says_so(things, monkeypatch):
+    """A server that embeds Python may fork first and tell afterwards: nothing came to rest."""
+    monkeypatch.setattr(_forks, "_process", -1)
+    _forks._in_child()
+    assert _forks.was_forked_unseen()
+    assert [] == things[0].told

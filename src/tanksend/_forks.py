@@ -19,6 +19,7 @@ _watched: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _resting: list[Forkable] = []
 _process = os.getpid()
 _registered: list[bool] = []
+_at_rest: list[bool] = []
 
 
 class Forkable(Protocol):
@@ -39,10 +40,12 @@ class Forkable(Protocol):
 
 def watch(thing: Forkable) -> None:
     """Tell *thing* of forks for as long as it lives."""
+    global _process  # noqa: PLW0603  (nothing was there that an earlier fork could have broken)
     with _lock:
         if not _registered and hasattr(os, "register_at_fork"):
             os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
             _registered.append(True)
+            _process = os.getpid()
         _watched.add(thing)
 
 
@@ -53,6 +56,7 @@ def was_forked_unseen() -> bool:
 
 def _before() -> None:
     _lock.acquire()
+    _at_rest.append(True)
     _resting.extend(_watched)
     for thing in _resting:
         thing.before_fork()
@@ -61,14 +65,18 @@ def _before() -> None:
 def _in_parent() -> None:
     for thing in _resting:
         thing.after_fork_in_parent()
+    _at_rest.clear()
     _resting.clear()
     _lock.release()
 
 
 def _in_child() -> None:
     global _process  # noqa: PLW0603  (it is the process that changed)
+    if not _at_rest:
+        return  # some servers that embed Python fork without `_before`, and then tell it afterwards
     _process = os.getpid()
     for thing in _resting:
         thing.after_fork_in_child()
+    _at_rest.clear()
     _resting.clear()
     _lock.release()
