@@ -19,6 +19,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,7 +33,7 @@ from tanksend._messages import key_tag
 from tanksend.exceptions import LedgerError, SettingError
 from tanksend.ledgers import PostgresLedger, _postgres_link as link
 from tanksend.ledgers._postgres_errors import code_of, passes
-from tanksend.ledgers._postgres_rows import Rows, escaped, unescaped
+from tanksend.ledgers._postgres_rows import Errand, Rows, escaped, unescaped
 from tanksend.ledgers._postgres_tables import _STEPS, Tables
 from tanksend.testing import FakeClock, check_ledger
 from tanksend.typing import Claim, LedgerEntry
@@ -388,6 +389,22 @@ FORK = """
     print(json.dumps(said), flush=True)
     sys.stdin.readline()
 """
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_no_forked_process_takes_the_errand_of_another_for_its_own() -> None:
+    """Two that are forked from one would else each find its own mark on the other's claims, and both send."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # from 3.12 on Python warns of forks beside threads
+        child = os.fork()
+    if not child:
+        os.write(writing, str(Errand(len, ()).mark).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert str(Errand(len, ()).mark) != os.read(reading, 100).decode()
+    os.close(reading)
+    os.close(writing)
 
 
 async def test_a_process_that_was_forked_unseen_is_told_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

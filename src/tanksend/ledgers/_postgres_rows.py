@@ -12,7 +12,6 @@ a circle. Keys have nothing to do with each other, so that is as good as one.
 
 from __future__ import annotations
 
-import itertools
 import re
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -80,8 +79,10 @@ _HARD = re.compile(r"[\\\0\ud800-\udfff]")
 _FOREIGN = re.compile(r"[^\x01-\x5b\x5d-\x7f]")
 _ESCAPED = re.compile(r"\\u\{([0-9a-f]+)\}")
 
-# Random at its beginning, so that a mark is nobody else's either.
-_marks = itertools.count(secrets.randbits(60))
+
+def _mark() -> int:
+    """A number that no other errand has: of no other process either, nor of one that is forked from this."""
+    return secrets.randbits(62)
 
 
 @attrs.define(eq=False)
@@ -101,7 +102,7 @@ class Errand:
     act: Act
     asked: Sequence[tuple[bytes, str, Any]]
     mine: Mapping[bytes, int] = attrs.field(factory=dict)
-    mark: int = attrs.field(factory=lambda: next(_marks))
+    mark: int = attrs.field(factory=_mark)
     answers: list[Any] = attrs.field(factory=list)
 
     def __call__(self, _: object) -> list[Any]:
