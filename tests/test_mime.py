@@ -633,11 +633,71 @@ def test_signed_parts_are_not_touched():
     assert "pgp-sha256" == read(raw).get_param("micalg")
 
 
-@pytest.mark.parametrize("body", [b"Content-Type: text/plain\n\n\xff", b"\n" + b"x" * 1000, b"\n\0"])
+@pytest.mark.parametrize(
+    "signed",
+    [
+        b"Content-Type:text/plain\r\n\r\nHello\r\n",
+        b"Content-Type:\r\n  text/plain;\r\n\tcharset=utf-8 \r\nX-A:  b\r\n \r\n c\r\n\r\nHello",
+        b"Content-Type: message/rfc822\r\n\r\nSubject:x\r\n\r\nHello\r\n",
+        b"Content-Type: multipart/mixed; boundary=c\r\n\r\npre\r\n--c \r\n\r\nHello\r\n--c-- \r\npost\r\n",
+        b"Content-Type:multipart/signed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c\r\nX:y\r\n\r\n\r\n--c--\r\n",
+    ],
+    ids=["no space", "folds", "a mail", "parts", "signed twice"],
+)
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_signed_parts_keep_what_the_parser_does_not_tell(signed, end):
+    """Blanks after a colon, at the ends of lines and in folds, in parts of parts, too."""
+    kind = b"Content-Type: multipart/signed; micalg=x; boundary=b\r\n\r\n--b\r\n"
+    raw = kind + signed + b"\r\n--b\r\nContent-Type:application/x-sig\r\n\r\nx\r\n--b--\r\n"
+    message = mime(raw.replace(b"\r\n", end))
+    assert [] == faults(message)
+    assert b"\r\n" + signed + b"\r\n--=_" in rendered(message)
+    enclosed = b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(raw)
+    assert b"\r\n" + signed + b"\r\n--=_" in rendered(mime(enclosed.replace(b"\r\n", end)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Type: text/plain\n\n\xff",
+        b"\n" + b"x" * 1000,
+        b"\n\0",
+        b"Content-Type: text/plain\n\nx\n--b",
+        b"Content-Type: text/plain",
+        b"\nx\n--b\n\nx\n--b--\n--b",
+        b"Content-Type: application/x; name=a.exe\n\nMZ",
+    ],
+    ids=["8-bit", "long", "NUL", "not closed", "no body", "closed twice", "blocked"],
+)
 def test_signed_parts_that_cannot_travel_are_refused(body):
-    """They would have to be changed."""
+    """They would have to be changed, or SES refuses them."""
     message = mime(b"Content-Type: multipart/signed; boundary=b\n\n--b\n" + body + b"\n--b--\n")
     assert ["mime.parts"] == faults(message)
+
+
+def test_signed_parts_of_an_object_are_what_the_standard_library_writes():
+    """There is nothing else that they could have been."""
+    parts = [MIMEText("Hello\n"), MIMEText("x", "x-sig")]
+    mail = MIMEMultipart("signed", _subparts=parts)
+    mail["To"] = "kim@example.com"
+    message = Message.from_mime(mail)
+    assert [] == faults(message)
+    raw = rendered(message)
+    assert all(b"\r\n" + part.as_bytes(policy=policy.SMTP) + b"\r\n--" in raw for part in parts)
+
+
+def test_signed_text_where_parts_should_be_is_refused():
+    """The standard library reads it, and raises when it writes it."""
+    raw = (
+        b"Content-Type: multipart/signed; boundary=b\n\n--b\nContent-Type: multipart/mixed; boundary=b\n\xea\xb9\x80\n"
+    )
+    assert {"mime.parts"} == set(faults(mime(raw)))
+
+
+def test_a_boundary_that_is_not_ascii():
+    """Nobody can find it."""
+    raw = b"Content-Type: multipart/signed; boundary*=utf-8''%ea%b9%80\n\n--\xea\xb9\x80\n\nx\n--\xea\xb9\x80--\n"
+    assert faults(mime(raw))
 
 
 def test_a_forwarded_mail_stays_one():
@@ -653,6 +713,35 @@ def test_a_forwarded_mail_stays_one():
     assert ("제목", "본문\r\n") == (forwarded["subject"], forwarded.get_content())
     assert ["김", "Lee"] == [forwarded[name].addresses[0].display_name for name in ("from", "to")]
     assert "x" * 2000 == forwarded["x-long"]
+
+
+def test_an_enclosed_mail_in_base64_is_opened():
+    """MIME forbids it, some gateways do it, and readers cope."""
+    inner = "Subject: 제목\nContent-Type: text/plain; charset=utf-8\n\n본문\n".encode()
+    kind = b"Content-Type: multipart/mixed; boundary=b\n\n--b\n\nSee below\n--b\nContent-Type: message/rfc822\n"
+
+    def enclosed(raw, encoding=b"base64"):
+        return mime(kind + b"Content-Transfer-Encoding: " + encoding + b"\n\n" + raw + b"\n--b--\n")
+
+    message = enclosed(base64.encodebytes(inner))
+    assert [] == faults(message)
+    forwarded = read(rendered(message)).get_payload()[1].get_payload()[0]
+    assert ("제목", "본문\r\n") == (forwarded["subject"], forwarded.get_content())
+    bad = b"Content-Type: text/plain; charset=x-unknown\n\nx\n"
+    assert ["mime.parts[1]"] == faults(enclosed(base64.encodebytes(bad)))
+    assert ["mime.parts[1]"] == faults(enclosed(b"YQ"))
+    assert ["mime.parts[1]"] == faults(enclosed(inner, b"quoted-printable"))
+    for _ in range(20):
+        inner = b"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + base64.encodebytes(inner)
+    assert ["mime.parts"] == faults(enclosed(base64.encodebytes(inner)))
+
+
+def test_an_enclosed_mail_without_anything_in_it():
+    """Made by hand, and labelled as nobody should."""
+    mail = OldMessage()
+    mail["Content-Type"], mail["Content-Transfer-Encoding"] = "message/rfc822", "x-none"
+    mail.attach(MIMEMultipart())
+    assert "mime.parts" in faults(Message.from_mime(mail, to="kim@example.com"))
 
 
 def test_a_machine_report_stays_as_it_is():

@@ -96,7 +96,7 @@ def message_fields(mail: EmailMessage | bytes) -> dict[str, Any]:
         if name.lower() in found:
             found[name.lower()].append(_value(value, _FIELDS.get(name.lower(), name.lower()), problems))
     headers = tuple(_travelling(source.raw_items(), problems))
-    part, of_parts = read_parts(source)
+    part, of_parts = read_parts(source, mail if isinstance(mail, bytes) else None)
     return {**_fields(found), "mime": MimeContent(part, headers, (*problems, *of_parts))}
 
 

@@ -8,6 +8,7 @@ reader shows, is left out.
 
 from __future__ import annotations
 
+import binascii
 import copy
 import io
 import re
@@ -15,6 +16,7 @@ from email import message_from_bytes, policy
 from email.generator import BytesGenerator
 from email.message import Message as Mail
 from email.parser import BytesHeaderParser
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -62,12 +64,10 @@ def parsed(mail: EmailMessage | bytes) -> Mail[Any, Any]:
     return mail
 
 
-def read_parts(mail: Mail[Any, Any]) -> tuple[Part, tuple[Problem, ...]]:
-    """The entity that *mail* is, and what was wrong with it."""
-    if _depth(mail) > _MAX_DEPTH:
-        return entities.text_part("plain", ""), (Problem("parts", f"are nested more than {_MAX_DEPTH} deep"),)
-    reader = _Reader([part for part in mail.walk() if not part.is_multipart()])
-    return reader.entity(mail, is_root=True), tuple(reader.problems)
+def read_parts(mail: Mail[Any, Any], raw: bytes | None) -> tuple[Part, tuple[Problem, ...]]:
+    """The entity that *mail* is, which was parsed from *raw* if that is known, and what was wrong with it."""
+    reader = _Reader()
+    return reader.whole(mail, raw), reader.found()
 
 
 def _depth(mail: Mail[Any, Any]) -> int:
@@ -211,11 +211,34 @@ def _field(name: str, value: object) -> bytes:
 class _Reader:
     """Reads one mail; collects what is wrong, by the place of the part among those that have no parts."""
 
-    def __init__(self, leaves: Sequence[Mail[Any, Any]]) -> None:
+    def __init__(self) -> None:
         self.problems: list[Problem] = []
-        self._places = {id(leaf): f"parts[{number}]" for number, leaf in enumerate(leaves)}
-        if len(leaves) > MAX_PARTS:
-            self.problems.append(Problem("parts", f"are {len(leaves)}; SES takes {MAX_PARTS}"))
+        self._leaves: list[Mail[Any, Any]] = []  # kept, so that no other gets the id of one
+        self._places: dict[int, str] = {}
+        self._sources: list[bytes] = []
+        self._depth = 0
+
+    def found(self) -> tuple[Problem, ...]:
+        """All that is wrong."""
+        if len(self._leaves) > MAX_PARTS:
+            self.problems.append(Problem("parts", f"are {len(self._leaves)}; SES takes {MAX_PARTS}"))
+        return tuple(self.problems)
+
+    def whole(self, mail: Mail[Any, Any], raw: bytes | None, place: str | None = None) -> Part:
+        """A mail, or one in it that stands at *place*."""
+        depth = _depth(mail)
+        if self._depth + depth > _MAX_DEPTH:
+            self.problems.append(Problem("parts", f"are nested more than {_MAX_DEPTH} deep"))
+            return entities.text_part("plain", "")
+        leaves = [part for part in mail.walk() if not part.is_multipart()]
+        self._leaves += leaves
+        self._places |= {id(leaf): place or f"parts[{number}]" for number, leaf in enumerate(leaves)}
+        if raw is not None:
+            self._sources.append(raw)
+        self._depth += depth
+        part = self.entity(mail, is_root=True)
+        self._depth -= depth
+        return part
 
     def entity(self, mail: Mail[Any, Any], *, is_root: bool = False) -> Part:
         """One part with all that is in it."""
@@ -228,10 +251,7 @@ class _Reader:
         if label.kind.startswith("message/"):
             return self._as_it_is(mail, label.head())
         subtype = label.kind.partition("/")[2] if label.kind.startswith("multipart/") else "mixed"
-        if subtype == "signed":
-            parts = [self._as_it_is(child) for child in children]
-        else:
-            parts = [self.entity(child) for child in children]
+        parts = self._signed(mail, children) if subtype == "signed" else [self.entity(child) for child in children]
         return entities.multipart(subtype, parts, label.parameters.items(), more=label.rest)
 
     def _leaf(self, mail: Mail[Any, Any], label: _Label) -> Part:
@@ -264,20 +284,53 @@ class _Reader:
 
     def _enclosed(self, mail: Mail[Any, Any], label: _Label) -> Part:
         """A whole mail, such as one that is forwarded: no encoding is allowed around it (RFC 2046 section 5.2.1)."""
-        inner = self.entity(mail, is_root=True)
+        if label.encoding not in _PLAIN_ENCODINGS:
+            mail, inner = self._opened(mail, label.encoding)
+        else:
+            inner = self.entity(mail, is_root=True)
         own = ((name, value) for name, value in mail.raw_items() if not name.lower().startswith("content-"))
         fields = [_field(name, value) for name, value in own if is_header_name(name) and name.lower() != "mime-version"]
         body = b"".join([*fields, b"MIME-Version: 1.0\r\n", inner.content])
         return entities.encoded_part(label.head(), b"7bit", body)
 
+    def _opened(self, mail: Mail[Any, Any], encoding: str) -> tuple[Mail[Any, Any], Part]:
+        """What is in a *mail* that somebody has encoded all the same; its lines were read as a text."""
+        place = next((self._places[id(part)] for part in mail.walk() if not part.is_multipart()), "parts")
+        try:
+            raw = binascii.a2b_base64(b"".join(_flat(mail))) if encoding == "base64" else None
+        except ValueError:
+            raw = None
+        if raw is None:
+            self.problems.append(Problem(place, "is a mail in an encoding, which MIME does not allow"))
+            return Mail(), entities.text_part("plain", "")
+        inner = parsed(raw)
+        return inner, self.whole(inner, raw, place)
+
+    def _signed(self, mail: Mail[Any, Any], children: Sequence[Mail[Any, Any]]) -> list[Part]:
+        """Parts that a signature is over, exactly as they came."""
+        names = [name for part in mail.walk() for name in _label(part, is_root=False).names]
+        for extension in dict.fromkeys(filter(None, map(blocked_extension, names))):
+            self.problems.append(Problem("parts", f"hold a signed file that ends in .{extension}, which SES refuses"))
+        for source in self._sources:
+            if pieces := _pieces(source, mail.get_boundary(""), len(children)):
+                return [self._kept(*_halves(piece)) for piece in pieces]
+        if self._sources:
+            self.problems.append(Problem("parts", "hold signed ones, and it is not certain where those begin and end"))
+        return [self._as_it_is(child) for child in children]
+
     def _as_it_is(self, mail: Mail[Any, Any], head: bytes | None = None) -> Part:
         """A part byte by byte, with its own fields or those of *head*."""
-        own, body = _flat(mail)
-        if not entities.is_safe(own + body):
+        try:
+            own, body = _flat(mail)
+        except UnicodeEncodeError:  # 8-bit text where parts should be: the standard library cannot write it
+            own, body = b"", b"\xff"
+        return self._kept(own if head is None else head + b"Content-Transfer-Encoding: 7bit\r\n", body)
+
+    def _kept(self, head: bytes, body: bytes) -> Part:
+        if not entities.is_safe(head + body):
             self.problems.append(Problem("parts", "hold one that may not be changed, and not every relay can carry"))
-            own, body = b"", b""
-        kept = own if head is None else head + b"Content-Transfer-Encoding: 7bit\r\n"
-        return entities.Part(kept, body, entities.digest(kept, body))
+            head, body = b"", b""
+        return entities.Part(head, body, entities.digest(head, body))
 
 
 def _content(mail: Mail[Any, Any], encoding: str) -> bytes:
@@ -307,8 +360,23 @@ def _flat(mail: Mail[Any, Any]) -> tuple[bytes, bytes]:
     target = io.BytesIO()
     as_it_is = mail.policy.clone(linesep="\r\n", max_line_length=0)
     BytesGenerator(target, mangle_from_=False, policy=as_it_is).flatten(mail)
-    raw = _LINE_BREAK.sub(b"\r\n", target.getvalue())
+    return _halves(_LINE_BREAK.sub(b"\r\n", target.getvalue()))
+
+
+def _halves(raw: bytes) -> tuple[bytes, bytes]:
+    """Fields and body."""
     if raw.startswith(b"\r\n"):
         return b"", raw[2:]
     head, _, body = raw.partition(b"\r\n\r\n")
     return head + b"\r\n", body
+
+
+def _pieces(raw: bytes, boundary: str, count: int) -> list[bytes]:
+    """The *count* parts between the lines of *boundary* in *raw*; none where they are not clear."""
+    mark = b"--" + boundary.encode("ascii", "replace")
+    text = _LINE_BREAK.sub(b"\r\n", raw)
+    found = list(re.finditer(rb"\r\n%b(--)?[ \t]*(?=\r\n|\Z)" % re.escape(mark), text))
+    if [match[1] is None for match in found] != [*[True] * count, False]:
+        return []
+    pieces = [text[start.end() + 2 : end.start()] for start, end in pairwise(found)]
+    return pieces if all(b"\r\n\r\n" in b"\r\n" + piece for piece in pieces) else []
