@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, strategies as st
 
-from smtp_server import Authority
+from smtp_server import Authority, hurry_after_content
 from tanksend._addresses import Address
 from tanksend._messages import Message
 from tanksend._results import Status
@@ -69,7 +69,7 @@ class Client(smtplib.SMTP):
     """Python's own client, logged in unless told otherwise."""
 
     def __init__(self, ses, authority, *, login=LOGIN):
-        super().__init__("127.0.0.1", ses.smtp_port, local_hostname="localhost", timeout=20)
+        super().__init__("127.0.0.1", ses.smtp_port, local_hostname="localhost", timeout=60)
         self.starttls(context=ssl.create_default_context(cafile=authority.bundle))
         if login:
             self.login(*login)
@@ -111,7 +111,7 @@ def test_tls_from_the_first_byte(ses_of, authority):
     ses = ses_of(credentials=KNOWN)
     context = ssl.create_default_context(cafile=authority.bundle)
     with smtplib.SMTP_SSL(
-        "127.0.0.1", ses.smtps_port, context=context, timeout=20, local_hostname="localhost"
+        "127.0.0.1", ses.smtps_port, context=context, timeout=60, local_hostname="localhost"
     ) as client:
         client.login("AKIDEXAMPLE", smtp_password("secret-key", "us-east-1"))
         client.sendmail("no-reply@example.com", ["kim@example.com"], MAIL)
@@ -194,13 +194,15 @@ def test_refusals_in_the_words_of_ses(ses_of, authority, options, mail, expected
     assert f"{code} {text}".startswith(expected)
 
 
-def test_a_mail_that_is_too_long(ses_of, authority):
-    """Beyond 40 MB the account says so, and far beyond it the mail is not even kept."""
+def test_a_mail_that_is_too_long(ses_of, authority, monkeypatch):
+    """Beyond the limit, here 4 MB, the account says so, and far beyond it the mail is not even kept."""
+    monkeypatch.setattr("tanksend.testing._submission.MAX_BYTES", 4_000_000)
+    monkeypatch.setattr("tanksend.testing._smtp._MUCH_TOO_LONG", 5_000_000)
     ses = ses_of(credentials=KNOWN)
     line = b"a" * 990 + b"\r\n"
     with Client(ses, authority) as client:
-        assert (552, "Message is too long.") == client.mail(MAIL + line * 42_400)
-        assert (552, "Message is too long.") == client.mail(MAIL + line * 44_000)
+        assert (552, "Message is too long.") == client.mail(MAIL + line * 4_200)
+        assert (552, "Message is too long.") == client.mail(MAIL + line * 5_200)
         assert 250 == client.mail()[0]
     assert 1 == len(ses.inbox)
 
@@ -238,7 +240,7 @@ def test_a_slow_reply_and_one_that_is_none(ses_of, authority):
 def test_commands_out_of_order(ses_of, authority):
     """Nothing before TLS and the login; and the usual order after it."""
     ses = ses_of(credentials=KNOWN)
-    with smtplib.SMTP("127.0.0.1", ses.smtp_port, local_hostname="localhost", timeout=20) as client:
+    with smtplib.SMTP("127.0.0.1", ses.smtp_port, local_hostname="localhost", timeout=60) as client:
         assert 250 == client.helo()[0]
         assert 250 == client.ehlo()[0]
         assert not client.has_extn("auth")
@@ -272,7 +274,7 @@ def test_without_a_certificate_nobody_gets_in():
     """STARTTLS is not offered, and there is nothing else."""
     with (
         SimulatedSES(smtp_port=0) as ses,
-        smtplib.SMTP("127.0.0.1", ses.smtp_port, local_hostname="localhost", timeout=20) as client,
+        smtplib.SMTP("127.0.0.1", ses.smtp_port, local_hostname="localhost", timeout=60) as client,
     ):
         client.ehlo()
         assert not client.has_extn("starttls")
@@ -283,7 +285,7 @@ def test_without_a_certificate_nobody_gets_in():
 def test_an_idle_connection_is_told_and_closed(ses_of):
     """As SES does it."""
     ses = ses_of(idle_timeout=0.05)
-    with socket.create_connection(("127.0.0.1", ses.smtp_port), timeout=20) as client, client.makefile("rb") as lines:
+    with socket.create_connection(("127.0.0.1", ses.smtp_port), timeout=60) as client, client.makefile("rb") as lines:
         assert [b"220", b"451"] == [line[:3] for line in lines]
 
 
@@ -291,7 +293,7 @@ def test_a_client_that_does_not_trust_us(ses_of):
     """Its connection ends, and the server goes on."""
     ses = ses_of()
     for _ in range(2):
-        with smtplib.SMTP("127.0.0.1", ses.smtp_port, local_hostname="localhost", timeout=20) as client:
+        with smtplib.SMTP("127.0.0.1", ses.smtp_port, local_hostname="localhost", timeout=60) as client:
             with pytest.raises(ssl.SSLError):
                 client.starttls(context=ssl.create_default_context())
             client.close()
@@ -300,7 +302,7 @@ def test_a_client_that_does_not_trust_us(ses_of):
 def test_the_server_ends_with_connections_open(ses_of, authority):
     """Also one in the middle of its handshake; whoever is there sees an end."""
     ses = ses_of()
-    with socket.create_connection(("127.0.0.1", ses.smtp_port), timeout=20) as client, client.makefile("rb") as lines:
+    with socket.create_connection(("127.0.0.1", ses.smtp_port), timeout=60) as client, client.makefile("rb") as lines:
         lines.readline()
         client.sendall(b"EHLO localhost\r\nSTARTTLS\r\n")
         while not lines.readline().startswith(b"220"):
@@ -423,10 +425,11 @@ def _request(number):
 
 
 @pytest.mark.anyio
-async def test_the_wait_for_a_silent_server_ends(ses_of, authority):
+async def test_the_wait_for_a_silent_server_ends(ses_of, authority, monkeypatch):
     """Silence, accepted or not: unknown either way."""
     ses = ses_of(credentials=KNOWN, faults=Faults(["silent", "silent-before"]))
-    transport = transport_to(ses, authority, read_timeout=0.1)
+    hurry_after_content(monkeypatch)
+    transport = transport_to(ses, authority)
     for _ in range(2):
         with pytest.raises(OutcomeUnknownError, match="nothing came within"):
             await transport.send(_request(1))
