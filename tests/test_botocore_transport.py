@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import ssl
+import struct
 import threading
 import warnings
 
@@ -338,6 +340,39 @@ async def test_through_a_proxy(monkeypatch, tmp_path):
             await transport.send(request_for())
         await transport.aclose()
         assert 1 == len(ses.inbox)
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1 ", "http://127.0.0.1:port", "http://kim:\u00fc@127.0.0.1:1"])
+async def test_a_proxy_that_is_none_is_certain(monkeypatch, proxy):
+    """No message was on its way, and none will get there; the URL may hold a password."""
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    transport = BotocoreTransport(region="us-east-1", endpoint_url="https://email.invalid")
+    with pytest.raises(ConfigurationError, match="_PROXY variables") as caught:
+        await transport.send(request_for())
+    await transport.aclose()
+    assert (Scope.ACCOUNT, False) == (caught.value.scope, caught.value.maybe_sent)
+    assert not [word for word in ("kim", "\u00fc", "127.") if word in str(caught.value)]
+
+
+@pytest.mark.parametrize("rest", [b"", b'{"Mess'])
+async def test_an_answer_that_breaks_off_is_unknown(rest):
+    """Though the connection was lost outside of all that sends requests."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + rest)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        transport = BotocoreTransport(region="us-east-1", endpoint_url=url)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, answer)
+            with pytest.raises(OutcomeUnknownError):
+                await transport.send(request_for())
+        await transport.aclose()
 
 
 async def test_half_a_surrogate_never_leaves():

@@ -5,7 +5,8 @@ As on our own wire there are two kinds of failed connections: the request was ce
 been. botocore's classes do not tell: an ``SSLError`` may come from the handshake or from the middle of an answer, and
 with an older urllib3 everything that fails behind a proxy is a ``ProxyConnectionError``. What does tell is where it
 happened. `http.client` opens a connection in a method named ``connect`` before it writes the first byte of a request,
-so an error that came out of that method is about a request that never began. Whatever cannot be told is unknown.
+so an error that came out of that method is about a request that never began. Before that botocore reads the proxy's
+URL, and what is wrong with it every other message meets as well. Whatever cannot be told is unknown.
 
 None of their texts is repeated: they quote parameters, addresses and URLs.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from .._http1 import Answer
@@ -30,7 +32,7 @@ from ._failures import LinkError, no_connection, outcome_unknown, refused_by_pro
 from ._settings import _file_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 __all__ = ["as_answer", "needs_crt", "refusal_of", "translate", "unusable"]
 
@@ -55,6 +57,8 @@ _NO_KEYS = frozenset(
 _ABOUT_FILES = frozenset({"ConfigNotFound", "ConfigParseError", "ProfileNotFound"})
 # Where `connect` opens the connection of a request. botocore's own connections inherit it.
 _HTTP_MODULES = ("urllib3.", "http.client")
+# Where botocore looks at the proxy's URL. Two are private: under other names, what they raise would be unknown.
+_CHOOSING_A_POOL = frozenset({"proxy_url_for", "proxy_headers_for", "_get_connection_manager"})
 _OTHER_NAME = "Connect under a name that the certificate has, or look whether this is the server you mean"
 _TUNNEL_STATUS = re.compile(r"Tunnel connection failed: (\d{3})\b")
 _UNKNOWN_PARAMETER = re.compile(r'Unknown parameter in [\w.\[\]]+: "([A-Za-z]{1,40})"')
@@ -67,7 +71,7 @@ def needs_crt() -> ConfigurationError:
     )
 
 
-def unusable(error: Exception, profile: str | None = None) -> ConfigurationError:
+def unusable(error: BaseException, profile: str | None = None) -> ConfigurationError:
     """Say that there can be no client: a setting, a file or an installation is wrong."""
     name = type(error).__name__
     if name in _ABOUT_FILES:
@@ -139,8 +143,10 @@ def _bad_parameters(error: Exception) -> InvalidMessageError:
     return InvalidMessageError("botocore refuses a parameter of the request", cause_type=type(error).__name__)
 
 
-def _broken(error: Exception, to: str) -> ConnectionFailedError | OutcomeUnknownError:
+def _broken(error: Exception, to: str) -> SendError:
     cause = _cause(error)
+    if _passed(error, _CHOOSING_A_POOL, "botocore.httpsession"):
+        return unusable(_root(error))
     if not _before_request(error):
         return _unreadable(error) if cause is error and not _is_botocores(error) else outcome_unknown(cause)
     if _holds(error, "CertificateError"):  # urllib3's own, for a name that it looks at by itself
@@ -161,17 +167,16 @@ def _before_request(error: Exception) -> bool:
     """Whether it is certain that no request was written."""
     if type(error).__name__ in {"EndpointConnectionError", "ConnectTimeoutError"}:
         return True
-    return any(_is_connecting(each) for each in _chain(error))
+    return _passed(error, {"connect"}, *_HTTP_MODULES)
 
 
-def _is_connecting(error: BaseException) -> bool:
-    trace = error.__traceback__
-    while trace is not None:
-        frame = trace.tb_frame
-        if frame.f_code.co_name == "connect" and str(frame.f_globals.get("__name__")).startswith(_HTTP_MODULES):
-            return True
-        trace = trace.tb_next
-    return False
+def _passed(error: Exception, functions: Collection[str], *modules: str) -> bool:
+    """Whether *error*, or what it came from, passed through one of *functions* in one of *modules*."""
+    return any(
+        frame.f_code.co_name in functions and str(frame.f_globals.get("__name__")).startswith(modules)
+        for each in _chain(error)
+        for frame, _ in traceback.walk_tb(each.__traceback__)
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -181,6 +186,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _root(error: Exception) -> BaseException:
+    *_, root = _chain(error)
+    return root
 
 
 def _holds(error: Exception, name: str) -> bool:
