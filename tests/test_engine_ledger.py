@@ -1378,6 +1378,28 @@ async def test_who_waits_to_ask_is_cut_with_those_who_ask(make, *, wire, ears, b
     assert clock.monotonic() == 1011
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_who_must_not_wait_asks_for_those_who_may(make, *, wire, ears, book, clock, hangs):
+    """Ahead of its slot a message waits to be asked for with others; one whose slot is due comes, and asks for both."""
+    delays = [0.0, 0.0, 0.0, 0.09, 0.09]
+
+    class Listed(Even):
+        async def reserve(self, demand):
+            slot = await super().reserve(demand)
+            return attrs.evolve(slot, delay=delays.pop(0) if delays else 0.0)
+
+    async def claims(keys):
+        await clock.sleep(0.1 if keys[0] in "abc" else HOURS if hangs else 1.0)
+
+    book.does = {"claim": claims}
+    limiter = Listed(clock, 0.0)
+    async with cancelled(clock, 5.0):
+        await make(limiter=limiter).send_all(one_by_one(letters("abcdef"), clock, 0.3))
+    assert [["a"], ["b"], ["c"], ["d"], ["e", "f"]] == book.asked_for("claim")
+    assert [SENT] * 3 + [HELD if hangs else SENT] * 3 == ears.statuses
+    assert limiter.outstanding == 0
+
+
 async def test_a_ledger_of_ones_own_may_say_what_the_batch_stops_with(make, *, wire, ears, book):
     """An error of sending is taken as it is."""
     book.does = {"claim": raising(HeldError("not on Sundays", code="Sunday"))}

@@ -16,6 +16,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from .._loops import uninterrupted
 from .._messages import Message, campaign_key
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 NOT_SENT = frozenset({Status.INVALID, Status.SUPPRESSED, Status.FAILED})
 """Fates that are kept also of messages that were never claimed."""
 QUESTIONS = 16
-"""Questions of a run that are under way at once; more wait, and are asked together. Of those with time, one."""
+"""Questions of a run that are under way at once; who comes then waits, and asks the next. Of those with time, one."""
 LOOK_AHEAD = 100
 """Waiting messages that are looked up again once somebody else was seen to work on the same batch."""
 NO_KEY = "is not given, and the batch has no campaign= to make one from"
@@ -60,8 +61,9 @@ class Books:
         self._begun = False
         self._live: dict[str, Entry] = {}
         """Who has a key and no fate that the ledger knows."""
-        self._questions: list[_Question] = []
+        self._next = _Question()
         self._under_way = 0
+        self._turn: anyio.Event | None = None
         self._claiming: set[anyio.CancelScope] = set()
         self._freeing: dict[Entry, Callable[[], None] | None] = {}
         """Who waits for another attempt, and the ledger does not know yet; and what to do then, if not that."""
@@ -189,8 +191,7 @@ class Books:
         if not fresh:
             return
         # Ahead of a slot there is time to wait for others and ask with them, which costs much less.
-        question = _Question(fresh, 1 if parcel.slot.delay > 0 else QUESTIONS)
-        await self._ask(question)
+        question = await self._ask(fresh, 1 if parcel.slot.delay > 0 else QUESTIONS)
         for entry in fresh:
             entry.claimed = question.answers.get(entry.key or "") is Claim.GRANTED
         if question.error is not None:
@@ -232,55 +233,62 @@ class Books:
             for entry in sent:
                 self._know(entry, Status.SENT, known[entry][1] if entry in known else None)
 
-    async def _ask(self, question: _Question) -> None:
-        """Ask, or have somebody ask who asks for several."""
-        self._questions.append(question)
-        try:
-            while not question.answered:
-                if question.asked or self._under_way >= question.most:
-                    question.news = anyio.Event()
-                    await question.news.wait()
-                else:
-                    await self._ask_for_all()
-        finally:
-            if not question.asked:
-                self._questions.remove(question)
+    async def _ask(self, entries: Sequence[Entry], most: int) -> _Question:
+        """Have somebody ask for *entries*, and for all who come before he does; *most* questions may be under way."""
+        question = self._next
+        question.entries += entries
+        if question.most < most and (question.most == 0 or self._under_way < most):
+            question.most = most
+            await self._ask_in_turn(question)
+        if not question.answered.is_set():
+            await question.answered.wait()
+        return question
 
-    async def _ask_for_all(self) -> None:
-        """Ask for all who wait by now; then it is the turn of the first who came meanwhile."""
-        self._under_way += 1
-        asked, self._questions = self._questions, []
-        for question in asked:
-            question.asked = True
-            question.error = ledger_error(RuntimeError())  # unless there is an answer
+    async def _ask_in_turn(self, question: _Question) -> None:
+        """Ask *question*, or see that it is asked by one who need not wait for his turn."""
         try:
-            await self._claim([entry for question in asked for entry in question.entries], asked)
+            if question.most > 1:
+                await checkpoint()  # some requests end together: all who go on now ask together, too
+            while question is self._next and self._under_way >= question.most:
+                self._turn = self._turn or anyio.Event()
+                await self._turn.wait()
+        except BaseException:
+            if question is self._next:
+                self._next = _Question()
+                question.leave()
+            raise
+        if question is self._next:
+            self._next = _Question()
+            await self._ask_now(question)
+
+    async def _ask_now(self, question: _Question) -> None:
+        self._under_way += 1
+        try:
+            await self._claim(question)
         finally:
             self._under_way -= 1
-            for question in asked:
-                question.answered = True
-                question.news.set()
-            if self._questions:
-                self._questions[0].news.set()
+            question.answered.set()
+            if self._turn is not None:
+                self._turn.set()
+                self._turn = None
 
-    async def _claim(self, entries: Sequence[Entry], asked: Sequence[_Question]) -> None:
+    async def _claim(self, question: _Question) -> None:
         begun = self._run.parts.clock.monotonic()
-        answers: dict[str, Claim] = {}
-        error: SendError | None = None
         notes = self._take_along()
         try:
             for resend in (False, True):
-                keys = [entry.key or "" for entry in entries if self._may_resend(entry) is resend]
+                keys = [entry.key or "" for entry in question.entries if self._may_resend(entry) is resend]
                 if keys:
                     told = await self._claim_keys(keys, resend, notes)
-                    answers.update((key, Claim(told[key])) for key in keys)
+                    question.answers.update((key, Claim(told[key])) for key in keys)
         except Exception as problem:  # noqa: BLE001  (a ledger of the caller's own)
-            error = ledger_error(problem)
+            question.error = ledger_error(problem)
+        except BaseException:
+            question.leave()
+            raise
         finally:
             self._written(notes)
         self._run.lanes.claims_take(self._run.parts.clock.monotonic() - begun)
-        for question in asked:
-            question.answers, question.error = answers, error
 
     def _take_along(self) -> list[_Note]:
         """
@@ -444,14 +452,19 @@ class _Note:
 
 
 class _Question:
-    """Who waits for claims."""
+    """Claims that are asked for together."""
 
-    __slots__ = ("answered", "answers", "asked", "entries", "error", "most", "news")
+    __slots__ = ("answered", "answers", "entries", "error", "most")
 
-    def __init__(self, entries: Sequence[Entry], most: int) -> None:
-        self.entries = entries
-        self.most = most
-        self.news = anyio.Event()
-        self.asked = self.answered = False
-        self.answers: Mapping[str, Claim] = {}
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.most = 0
+        """How many questions may be under way for this one to be asked; 0 while nobody sees to it."""
+        self.answered = anyio.Event()
+        self.answers: dict[str, Claim] = {}
         self.error: SendError | None = None
+
+    def leave(self) -> None:
+        """Whoever was to ask is gone: there will be no answer."""
+        self.error = ledger_error(RuntimeError())
+        self.answered.set()
