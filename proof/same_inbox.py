@@ -36,7 +36,7 @@ def _differences(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]
 def figures() -> Iterator[Figure]:
     """On both backends; the simulator's inbox from the native transport is what all are compared with."""
     sent = list(batch())
-    yield exactly("messages", len(sent), 41)
+    yield exactly("messages", len(sent), 42)
     missing = no_node()
     yield exactly("why there is no other server", missing, None)
     with environment(**KEYS):

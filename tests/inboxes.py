@@ -26,6 +26,8 @@ FROM = "Tank 탱크 <no-reply@example.com>"
 People = tuple[tuple[str, str], ...]
 LETTERS = ("안녕하세요", "こんにちは", "مرحبا", "שלום", "Привет", "🎉👩‍👩‍👧", "naïve café", "½ ÷ ∞")
 
+CALENDAR = "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nMETHOD:REQUEST\r\nSUMMARY:회의\r\nEND:VCALENDAR\r\n"
+
 # What aws-ses-v2-local does not keep, and why each is left out there. Nothing else is.
 LEFT_OUT_THERE = {
     "tags": "it drops message tags",
@@ -51,6 +53,7 @@ class Seen:
     subject: str
     text: str | None
     html: str | None
+    calendars: tuple[str | None, ...]
     attachments: tuple[tuple[str, str, str, bytes], ...]
     headers: tuple[tuple[str, str], ...]
     tags: tuple[tuple[str, str], ...]
@@ -116,6 +119,13 @@ def _attached(plain: Mapping[str, str]) -> Iterator[Message]:
     yield Message("a@example.com", "one attachment", **plain, attachments=[pdf])
     yield Message("a@example.com", "two of a name", **plain, attachments=same)
     yield Message("a@example.com", "an inline image", html='<img src="cid:logo">', attachments=[logo, pdf])
+    yield Message(
+        "a@example.com",
+        "an invitation",
+        **plain,
+        html="<p>Hello</p>",
+        attachments=[pdf, Attachment.invitation(CALENDAR)],
+    )
 
 
 def _mime(number: int, letters: str) -> EmailMessage:
@@ -161,6 +171,7 @@ def _simple(item: Delivered) -> Seen:
         subject=simple["Subject"]["Data"],
         text=_text(simple["Body"].get("Text", {}).get("Data")),
         html=_text(simple["Body"].get("Html", {}).get("Data")),
+        calendars=(),
         attachments=_attachments(
             (each["FileName"], each.get("ContentType"), each.get("ContentId"), base64.b64decode(each["RawContent"]))
             for each in simple.get("Attachments", ())
@@ -188,6 +199,11 @@ def _raw(item: Delivered) -> Seen:
         subject=str(mail["Subject"]),
         text=_text(None if text is None else text.get_content()),
         html=_text(None if html is None else html.get_content()),
+        calendars=tuple(
+            _text(part.get_content())
+            for part in mail.walk()
+            if part.get_content_type() == "text/calendar" and not part.get_filename()
+        ),
         attachments=_attachments(files),
         headers=(),
         tags=tuple(sorted(item.tags.items())),
@@ -209,6 +225,9 @@ def local(emails: Iterable[Mapping[str, Any]], raw: Iterable[str]) -> list[Seen]
 
 
 def _local(item: Mapping[str, Any], *, raw: bool) -> Seen:
+    # A version of the text that is neither plain nor HTML is an attachment without a name to it.
+    files = [each for each in item["attachments"] if "filename" in each]
+    others = [each for each in item["attachments"] if each not in files]
     return Seen(
         sender=_people([item["from"]]),
         to=_people(item["destination"]["to"]),
@@ -218,9 +237,10 @@ def _local(item: Mapping[str, Any], *, raw: bool) -> Seen:
         subject=item["subject"],
         text=_text(item["body"].get("text")),
         html=_text(item["body"].get("html")),
+        calendars=tuple(_text(base64.b64decode(each["content"]).decode()) for each in others),
         attachments=_attachments(
             (each["filename"], each["contentType"], each.get("contentId"), base64.b64decode(each["content"]))
-            for each in item["attachments"]
+            for each in files
         ),
         headers=_pairs(item.get("headers", ()), "name", "value"),
         tags=(),
