@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from .._http1 import Answer
 from ..exceptions import (
     ConfigurationError,
-    ConnectionFailedError,
     InvalidMessageError,
     OutcomeUnknownError,
     Scope,
@@ -71,7 +70,7 @@ def needs_crt() -> ConfigurationError:
     )
 
 
-def unusable(error: BaseException, profile: str | None = None) -> ConfigurationError:
+def unusable(error: Exception, profile: str | None = None) -> ConfigurationError:
     """Say that there can be no client: a setting, a file or an installation is wrong."""
     name = type(error).__name__
     if name in _ABOUT_FILES:
@@ -188,9 +187,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _root(error: Exception) -> BaseException:
-    *_, root = _chain(error)
-    return root
+def _root(error: Exception) -> Exception:
+    return [each for each in _chain(error) if isinstance(each, Exception)][-1]
 
 
 def _holds(error: Exception, name: str) -> bool:
