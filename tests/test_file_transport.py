@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import email
 import email.policy
 import errno
@@ -103,6 +104,13 @@ async def test_a_plain_key_is_readable(folder):
         assert written == read(folder, receipt.message_id)["X-Tanksend-Key"]
 
 
+@pytest.mark.parametrize("key", [" order", "order ", "=?UTF-8?B?eA==?=", "a  b", " "])
+async def test_a_key_is_read_as_it_was(folder, key):
+    """Also where a plain header would lose a blank or be decoded."""
+    receipt = await FileTransport(folder).send(request_for(key=key))
+    assert key == read(folder, receipt.message_id)["X-Tanksend-Key"]
+
+
 async def test_files_are_for_this_user_alone(folder):
     """And so is the folder, if it was made here."""
     receipt = await FileTransport(folder).send(request_for())
@@ -158,6 +166,24 @@ async def test_a_file_is_on_the_disk_when_it_counts(folder, monkeypatch):
     assert [] == synced
     await FileTransport(folder, fsync=True).send(request_for())
     assert [False, True] == synced
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
+@pytest.mark.parametrize(("number", "written"), [(errno.EINVAL, 1), (errno.EIO, 0)])
+async def test_a_name_that_cannot_be_had_on_the_disk(folder, monkeypatch, number, written):
+    """Some shared folders cannot be synced at all. Where it fails there is no file: it would be written once more."""
+    original = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, "no")
+        original(descriptor)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    transport = FileTransport(folder, fsync=True)
+    with contextlib.nullcontext() if written else pytest.raises(ConfigurationError):
+        await transport.send(request_for())
+    assert written == len(names(folder))
 
 
 @pytest.mark.parametrize(

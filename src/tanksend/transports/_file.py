@@ -42,6 +42,7 @@ _TEXTS: Final = {
     errno.ENOTDIR: _AWAY,
     errno.EEXIST: _AWAY,
 }
+_NO_WAY: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 _BROKEN: Final = "cannot be written to", "Look at the disk, or name another folder"
 
 
@@ -107,7 +108,7 @@ class FileTransport:
         return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.{fraction:09}Z-{secrets.token_hex(8)}"
 
     def _put(self, name: str, mail: bytes) -> None:
-        temporary = self._folder / f".{name}.part"
+        temporary, final = self._folder / f".{name}.part", self._folder / f"{name}.eml"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -115,22 +116,27 @@ class FileTransport:
                 if self._fsync:
                     file.flush()
                     os.fsync(descriptor)
-            temporary.rename(self._folder / f"{name}.eml")
+            temporary.rename(final)
+            if self._fsync:
+                _sync_folder(self._folder)
         except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            # Whoever is told that there is no file writes it again.
+            for path in (temporary, final):
+                with contextlib.suppress(OSError):
+                    path.unlink()
             raise
-        if self._fsync:
-            _sync_folder(self._folder)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name on the disk, too. Windows has no way to ask for that, and no need."""
+    """Have the new name on the disk, too. Windows and some shared folders have no way to ask for that."""
     if os.name == "nt":  # pragma: no cover
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_WAY:
+            raise
     finally:
         os.close(descriptor)
 
@@ -139,7 +145,7 @@ def _envelope(name: str, request: SendRequest) -> Iterable[bytes]:
     """What belongs to the request and not into the mail, and the date that SES would write."""
     yield _line("X-Tanksend-Message-ID", name)
     for address in request.bcc:
-        yield _line("X-Tanksend-Bcc", address.header())
+        yield entities.field("X-Tanksend-Bcc", address.header())
     if request.configuration_set is not None:
         yield _line("X-Tanksend-Configuration-Set", request.configuration_set)
     for tag, value in request.tags.items():
@@ -151,7 +157,9 @@ def _envelope(name: str, request: SendRequest) -> Iterable[bytes]:
 
 def _line(name: str, value: str) -> bytes:
     """One header. What is not plain, a key may hold anything, is in encoded-words (RFC 2047), to the last character."""
-    if value.isascii() and value.isprintable() and len(value) < _LONGEST:
+    plain = value.isascii() and value.isprintable() and len(value) < _LONGEST
+    # Readers take blanks at the edges for none of it, and what looks like an encoded-word for one.
+    if plain and value == value.strip() and "=?" not in value:
         return entities.field(name, value)
     pieces = (value[start : start + _PIECE].encode(errors="replace") for start in range(0, len(value), _PIECE))
     return entities.fold(name, (f"=?UTF-8?B?{base64.b64encode(piece).decode()}?=" for piece in pieces))
