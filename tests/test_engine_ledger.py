@@ -846,6 +846,23 @@ async def test_no_slot_is_taken_ahead_by_more_than_a_tenth_of_a_second(make, wir
     assert all(moment % 2.0 == 0 for _, moment in wire.left[1:])
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_waited_long_for_another_slot_is_claimed_anew(make, *, wire, ears, book, clock, fails):
+    """The lease of a claim must not end while nothing has left; where that cannot be said, nothing does."""
+    book.takes = {"claim": 0.5}
+    if fails:
+
+        async def fail(keys):
+            if "b" in keys and not wire.names[1:]:
+                raise LedgerError("The ledger is locked")
+
+        book.does = {"record": fail}
+    await make(limiter=Even(clock, 70.0)).send_all(letters("ab"))
+    assert [SENT, HELD if fails else SENT] == ears.statuses
+    assert [["a"], ["b"], ["b"]][: 2 if fails else 3] == book.asked_for("claim")
+    assert {"a": [SENT]} | ({} if fails else {"b": [HELD, SENT]}) == book.kept
+
+
 @pytest.mark.parametrize("end", ["deadline", "stop"])
 async def test_what_ends_during_a_claim_is_held_and_free_again(make, *, wire, ears, book, clock, end):
     """By its deadline, or a stop: the claim is had, recorded as held, and the slot given back."""
@@ -1282,7 +1299,8 @@ def test_a_loop_that_is_torn_down_leaves_no_message_without_a_fate(busy):
 
     async def main():
         batch = asyncio.create_task(sender.send_all([*letters("abc"), letter("a")]))
-        await asyncio.sleep(0.02)
+        for _ in range(200):  # Turns of the loop, and not a time in which it may have had none.
+            await asyncio.sleep(0)
         assert not batch.done()
 
     asyncio.run(main())

@@ -42,6 +42,8 @@ QUESTIONS = 16
 """Questions of a run that are under way at once; who comes then waits, and asks the next. Of those with time, one."""
 LOOK_AHEAD = 100
 """Waiting messages that are looked up again once somebody else was seen to work on the same batch."""
+KEPT_SECONDS = 60.0
+"""How old a claim may be that is used; well below the lease of a ledger, 15 minutes if nothing else is said."""
 NO_KEY = "is not given, and the batch has no campaign= to make one from"
 KILLED = "stopped, because a task of it was cancelled"
 
@@ -187,19 +189,41 @@ class Books:
         Raises:
             SendError: The ledger failed: nothing of the parcel may be sent.
         """
+        await self._free_old([entry for entry in parcel.entries if entry.claimed])
         fresh = [entry for entry in parcel.entries if entry.key is not None and not entry.claimed]
         if not fresh:
             return
         # Ahead of a slot there is time to wait for others and ask with them, which costs much less.
         question = await self._ask(fresh, 1 if parcel.slot.delay > 0 else QUESTIONS)
+        now = self._run.parts.clock.monotonic()
         for entry in fresh:
-            entry.claimed = question.answers.get(entry.key or "") is Claim.GRANTED
+            entry.claimed, entry.claimed_at = question.answers.get(entry.key or "") is Claim.GRANTED, now
         if question.error is not None:
             raise question.error  # those that were granted all the same are held, which frees them again
         lost = [entry for entry in fresh if not entry.claimed]
         if lost:
             parcel.entries = [entry for entry in parcel.entries if entry not in lost]
             await self._lose(lost, question.answers)
+
+    async def _free_old(self, claimed: Sequence[Entry]) -> None:
+        """
+        Have those claimed anew that were claimed long ago, for a slot that came too late.
+
+        Nothing of them has left, and before their lease ends nobody else may take it that it has.
+
+        Raises:
+            SendError: The ledger failed.
+        """
+        latest = self._run.parts.clock.monotonic() - KEPT_SECONDS
+        old = [entry for entry in claimed if entry.claimed_at < latest]
+        if not old:
+            return
+        try:
+            await self._ledger.record([self._entry(entry, _free(entry), None, None) for entry in old])
+        except Exception as error:  # noqa: BLE001  (a ledger of the caller's own)
+            raise ledger_error(error) from None
+        for entry in old:
+            entry.claimed = False
 
     def spare(self, scope: anyio.CancelScope) -> None:
         """The worker of *scope* claims. Cut off, it would leave keys claimed that nobody sends."""
@@ -343,8 +367,7 @@ class Books:
             (self._freeing.pop(entry) or then)()
 
         self._freeing[entry] = None
-        status = Status.HELD if entry.unknown is None else Status.UNKNOWN
-        self._write(_Note(entry, self._entry(entry, status, None, error.code), freed))
+        self._write(_Note(entry, self._entry(entry, _free(entry), None, error.code), freed))
 
     def forget(self, entry: Entry) -> Sequence[Entry]:
         """The ledger knows what became of *entry*; those that follow it."""
@@ -437,6 +460,11 @@ class Books:
             self._writing.update(dict.fromkeys(self._unwritten))
             self._unwritten = []
             self._written(tuple(self._writing))
+
+
+def _free(entry: Entry) -> Status:
+    """What is recorded of *entry*, which may be sent by and by."""
+    return Status.HELD if entry.unknown is None else Status.UNKNOWN
 
 
 class _Note:

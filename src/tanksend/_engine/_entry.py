@@ -25,6 +25,7 @@ class Entry:
         "attempts",
         "available",
         "claimed",
+        "claimed_at",
         "deadline",
         "error",
         "followers",
@@ -87,6 +88,7 @@ class Entry:
         """Its name in the ledger."""
         self.claimed = False
         """The ledger keeps the intent to send it, and not yet what came of it."""
+        self.claimed_at = 0.0
         self.lapsed = False
         """A slot came too late for it, once."""
         self.follows = False
