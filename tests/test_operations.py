@@ -6,7 +6,7 @@ import json
 import anyio
 import pytest
 
-from tanksend import Sender, Template
+from tanksend import Sender, SyncSender, Template
 from tanksend._http1 import Answer
 from tanksend.exceptions import (
     AccessDeniedError,
@@ -19,7 +19,7 @@ from tanksend.exceptions import (
     RenderingError,
     ThrottlingError,
 )
-from tanksend.operations import TemplateInfo, Templates
+from tanksend.operations import SyncTemplates, TemplateInfo, Templates
 from tanksend.testing import FakeClock, RecordingTransport, SimulatedSES
 from tanksend.transports import Credentials, SESTransport
 
@@ -112,10 +112,43 @@ async def test_many_templates_are_listed_by_pages():
         assert 3 == ses.counts.requests
 
 
-def test_templates_need_a_way_to_ses():
+def test_templates_without_an_event_loop():
+    """The same methods, from the transport of somebody who sends, and again after the end."""
+    with (
+        SimulatedSES() as ses,
+        SyncSender(from_="a@example.com", transport=transport_to(ses)) as sender,
+        SyncTemplates(sender, clock=FakeClock()) as templates,
+    ):
+        templates.create("a", GREETING)
+        assert GREETING == templates.get("a")
+        templates.update("a", Template(subject="{{name}}", text="x"))
+        assert "Kim" in templates.render("a", {"name": "Kim"})
+        assert ["a"] == [info.name for info in templates.list()]
+        templates.close()
+        templates.delete("a")
+        assert not templates.list()
+        with pytest.raises(ConfigurationError):
+            templates.get("a")
+
+
+def test_a_way_to_ses_that_cannot_be_closed():
+    """Has nothing to be closed."""
+    stub = Stub(good())
+    with SyncTemplates(stub, clock=stub.clock) as templates:
+        templates.delete("a")
+    assert 1 == len(stub.calls)
+
+
+def test_the_text_of_methods_stands_once():
+    """Both say the same."""
+    assert SyncTemplates.create.__doc__ == Templates.create.__doc__
+
+
+@pytest.mark.parametrize("kind", [Templates, SyncTemplates])
+def test_templates_need_a_way_to_ses(kind):
     """Not every transport has one."""
     with pytest.raises(TypeError, match="RecordingTransport"):
-        Templates(RecordingTransport())
+        kind(RecordingTransport())
 
 
 @pytest.mark.parametrize(

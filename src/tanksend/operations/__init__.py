@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._sync import SyncTemplates
 from ._templates import ControlPlane, HasTransport, TemplateInfo, Templates
 
-__all__ = ["ControlPlane", "HasTransport", "TemplateInfo", "Templates"]
+__all__ = ["ControlPlane", "HasTransport", "SyncTemplates", "TemplateInfo", "Templates"]
