@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import datetime as dt
+import functools
 import gc
 import itertools
 import json
@@ -42,14 +43,17 @@ pytestmark = pytest.mark.anyio
 
 Make = Callable[..., PostgresLedger]
 HARD = "nul\0 half\ud800 back\\u{41} ключ 😀"
-SHORT = 0.3  # seconds of patience, where it is meant to end
+SHORT = 0.3  # seconds of patience, where it is meant to end: for a server that is away, and for locks
+LONG = 60.0
 numbers = itertools.count()
 
 
 @pytest.fixture(autouse=True)
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server of these tests is always young, and dead is dead."""
+    """The server of these tests is always young, and dead is dead; who answers may take his time."""
+    connect = link._connect
     monkeypatch.setattr(link, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(link, "_connect", lambda dsn, timeout: connect(dsn, max(timeout, LONG)))
 
 
 @pytest.fixture
@@ -566,10 +570,14 @@ async def test_a_server_that_does_not_come_back(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped here")
-async def test_a_server_that_is_frozen(postgres: PostgresServer, make: Make) -> None:
+async def test_a_server_that_is_frozen(postgres: PostgresServer, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps its connections and answers nothing."""
-    ledger = make(timeout=0.5)
+    ledger = make(timeout=SHORT)
     await ledger.claim(["a"])
+    connection = ledger._desk._writing._connection
+    assert connection is not None
+    answer = functools.partial(link._answer, descriptor=connection.pgconn.socket, seconds=2 * SHORT)
+    monkeypatch.setattr(connection, "wait", lambda gen, *_, **__: answer(gen))
     with asking(postgres) as connection:
         query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'tanksend'"
         pids = [pid for (pid,) in connection.execute(query)]
