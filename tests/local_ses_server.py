@@ -18,7 +18,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 _PINS = Path(__file__).parent / "node"
 _PROGRAM = Path("node_modules") / "aws-ses-v2-local" / "dist" / "cli.js"
 # What one of its packages asks for.

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import pytest
 
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 _PASSWORD = "a password that must be told to nobody"
 
 

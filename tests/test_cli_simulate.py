@@ -28,7 +28,7 @@ def test_it_serves_until_it_is_interrupted():
     command = [sys.executable, "-m", "tanksend", "simulate", "--port", "0", "--rate", "5", "--faults", "500=0.01"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         url = process.stdout.readline().strip()
-        with urllib.request.urlopen(f"{url}/v2/email/account", timeout=10) as answer:  # noqa: S310  (our own)
+        with urllib.request.urlopen(f"{url}/v2/email/account", timeout=60) as answer:  # noqa: S310  (our own)
             assert json.load(answer)["SendQuota"]["MaxSendRate"] == 5.0
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()

@@ -467,7 +467,8 @@ def test_a_loop_that_is_torn_down_leaves_no_message_without_a_fate():
     async def main():
         batch = asyncio.create_task(sender.send_all([letter(str(i)) for i in range(9)]))
         single = asyncio.create_task(sender.send(letter("single")))
-        await asyncio.sleep(0.01)
+        for _ in range(200):  # Turns of the loop, and not a time in which it may have had none.
+            await asyncio.sleep(0)
         return batch, single
 
     batch, single = asyncio.run(main())

@@ -292,7 +292,7 @@ async def test_a_locked_ledger_stops_the_batch(path):
     ledger = SQLiteLedger(path, lock_timeout=0.05)
     await ledger.lookup(["makes the file"])
     batch = Batch(ledger)
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+    with closing(sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)) as other:
 
         def lock(result):
             if result.index == 20:
@@ -339,10 +339,10 @@ from tanksend.typing import Suppression
 
 warnings.simplefilter("ignore", DeprecationWarning)
 folder, turns, each = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-store = SQLiteSuppressionStore(folder + "/store.db")
+store = SQLiteSuppressionStore(folder + "/store.db", lock_timeout=100.0)
 sender = SyncSender(
     from_="no-reply@example.com", endpoint_url=os.environ["ENDPOINT"], suppression=store,
-    ledger=SQLiteLedger(folder + "/ledger.db"), limiter=TokenBucketLimiter(float("inf")),
+    ledger=SQLiteLedger(folder + "/ledger.db", lock_timeout=100.0), limiter=TokenBucketLimiter(float("inf")),
 )
 
 

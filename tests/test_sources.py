@@ -18,7 +18,7 @@ from tanksend.testing import RecordingTransport
 pytestmark = pytest.mark.anyio
 
 NAME = "a@example.com"
-PATIENCE = 30.0
+PATIENCE = 100.0
 """Seconds of real time after which a thread that was waited for is taken to be stuck."""
 
 

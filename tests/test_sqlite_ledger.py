@@ -120,6 +120,20 @@ async def test_it_opens_again_after_it_was_closed(path, clock):
     ledger.close()
 
 
+async def test_who_opens_again_lives_again(opened):
+    """What he claimed before he closed stays unknown, to himself, too; what he claims now is his."""
+    ledger, other = opened(), opened()
+    await ledger.claim(["before", "known"])
+    await ledger.aclose()
+    assert {"before": Claim.UNKNOWN} == await other.claim(["before"])
+    await ledger.claim(["after"])
+    for one in (ledger, other):
+        assert {"before": Claim.UNKNOWN, "after": Claim.ELSEWHERE} == await one.claim(["before", "after"])
+    assert {"after": Claim.ELSEWHERE} == await other.claim(["after"], resend_unknown=True)
+    await ledger.record([LedgerEntry("known", Status.SENT)])
+    assert Status.SENT is (await other.lookup(["known"]))["known"].status
+
+
 async def test_what_is_asked_for_together_is_synced_together(opened):
     """Durability costs one sync for a group, and not one for each message."""
     ledger = opened()
@@ -160,7 +174,30 @@ async def test_claims_and_fates_of_one_group_see_each_other(opened):
     assert {"a": Claim.ALREADY_SENT, "b": GRANTED} == answers["after"]
 
 
-@pytest.mark.parametrize("asks", ["lookup", "claim", "record"])
+async def test_a_key_that_is_forgotten_and_claimed_in_one_group_is_kept(opened):
+    """The row that was there is gone: there has to be another one."""
+    ledger, answers = opened(), []
+    await ledger.record([LedgerEntry("a", Status.SENT, at=1.0)])
+
+    async def ask():
+        answers.append(await ledger.claim(["a"]))
+
+    async def forget(book):
+        """A purge that has looked how far it has to go."""
+        await ledger._file.write(lambda book: module._purge(book, places=(0, 9), before=2.0, now=2.0, unknown=False))
+
+    with closing(sqlite3.connect(ledger._file.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with anyio.create_task_group() as tasks:
+            for use in ((ask,), (forget, None), (ask,)):
+                tasks.start_soon(*use)
+                await anyio.wait_all_tasks_blocked()
+            other.execute("ROLLBACK")
+    assert [{"a": Claim.ALREADY_SENT}, {"a": GRANTED}] == answers
+    assert {"a": Claim.ELSEWHERE} == await opened().claim(["a"])
+
+
+@pytest.mark.parametrize("asks", ["lookup", "claim", "record", "counts", "settle", "aclose"])
 async def test_fates_that_could_not_be_written_are_written_later(opened, path, asks):
     """Nobody else knows them: with the file writable again, the same ledger says them with whatever it does next."""
     ledger = opened(lock_timeout=0.05)
@@ -172,9 +209,40 @@ async def test_fates_that_could_not_be_written_are_written_later(opened, path, a
         with pytest.raises(LedgerError):
             await ledger.record_and_claim([LedgerEntry("b", Status.HELD)], ["c"])
         other.execute("ROLLBACK")
-    await (ledger.record([LedgerEntry("d", Status.FAILED)]) if asks == "record" else getattr(ledger, asks)(["d"]))
+    arguments = {
+        "record": [[LedgerEntry("d", Status.FAILED)]],
+        "settle": ["d", Status.SENT],
+        "counts": [],
+        "aclose": [],
+    }
+    await getattr(ledger, asks)(*arguments.get(asks, [["d"]]))
     found = await opened().lookup(["a", "b", "c"])
     assert {"a": Status.SENT, "b": Status.HELD} == {key: entry.status for key, entry in found.items()}
+
+
+async def test_fates_outlast_a_closing_that_could_not_write_them(opened, path):
+    """The ledger that knows them is there still."""
+    ledger = opened(lock_timeout=0.05)
+    await ledger.claim(["a"])
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerError):
+            await ledger.record([LedgerEntry("a", Status.SENT)])
+        await ledger.aclose()
+        other.execute("ROLLBACK")
+    assert Status.UNKNOWN is (await opened().lookup(["a"]))["a"].status
+    ledger.close()
+    assert Status.SENT is (await opened().lookup(["a"]))["a"].status
+
+
+async def test_whatever_ses_calls_it_is_kept(opened):
+    """JSON can say half a surrogate pair; that is no reason to lose the fates of a whole group."""
+    ledger, odd = opened(), "\ud800"
+    await ledger.record([LedgerEntry("a", Status.SENT, odd), LedgerEntry("b", Status.FAILED, error_code=odd)])
+    assert [odd, None] == [entry.message_id for entry in (await ledger.lookup(["a", "b"])).values()]
+    await ledger.claim(["b"])
+    await ledger.record([LedgerEntry("b", Status.UNKNOWN, error_code=odd)])
+    assert [odd] == [entry.error_code async for entry in ledger.pending()]
 
 
 async def test_a_mistake_of_one_does_not_touch_the_others(opened, monkeypatch):
@@ -320,8 +388,8 @@ from tanksend.suppression import SQLiteSuppressionStore
 from tanksend.typing import LedgerEntry, Suppression
 
 folder, turns = sys.argv[1], 25
-ledger = SQLiteLedger(folder + "/ledger.db")
-store = SQLiteSuppressionStore(folder + "/store.db")
+ledger = SQLiteLedger(folder + "/ledger.db", lock_timeout=100.0)
+store = SQLiteSuppressionStore(folder + "/store.db", lock_timeout=100.0)
 stop = threading.Event()
 
 

@@ -223,14 +223,14 @@ def test_threads_and_their_loops_share_the_answer():
 
     threads = [threading.Thread(target=get, args=(backend,)) for backend in ("asyncio", "trio", "asyncio")]
     threads[0].start()
-    assert asking.wait(10)
+    assert asking.wait(60)
     for thread in threads[1:]:
         thread.start()
     while len(stored._waiting["a"]) < 2:
         time.sleep(0)
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert [GREETING] * 3 == got
     assert ["a"] == asked
 
