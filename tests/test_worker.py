@@ -197,3 +197,29 @@ def test_a_loop_that_has_ended_is_no_trouble(worker):
         anyio.run(leave, backend=backend)
         go_on.set()
         assert "still here" == anyio.run(ask, backend=backend)
+
+
+async def test_a_thread_that_cannot_start_leaves_nobody_waiting(worker, monkeypatch):
+    """The system may have no more of them for a while; whoever asks later is answered."""
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await worker.ask(str)
+    assert "1" == await worker.ask(str)
+
+
+async def test_a_rest_that_fails_leaves_nobody_waiting():
+    """The thread has to end in order, or nobody would start the next one."""
+
+    def fail():
+        raise OSError("no")
+
+    worker = Worker("test-worker", serve, rest=fail)
+    for _ in range(2):
+        assert 1 == await worker.ask(lambda size: size)
+        worker.stop()
+        worker.join()

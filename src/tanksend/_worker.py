@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -125,11 +126,12 @@ class Worker(Generic[G]):
 
     def _put(self, *jobs: Job[G, Any]) -> None:
         with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()  # raises RuntimeError where the system has no more threads: then nobody has asked
+                self._thread = thread
             for job in jobs:
                 self._queue.put(job)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
 
     def stop(self) -> None:
         """Let the thread end when it has done what was asked of it. Does not wait; may be called from anywhere."""
@@ -160,7 +162,8 @@ class Worker(Generic[G]):
 
     def _ends(self) -> bool:
         """Whether nobody has asked for anything since the thread was told to stop."""
-        self._rest()
+        with suppress(Exception):  # nobody waits for what it says, and the next who asks needs an answer
+            self._rest()
         with self._lock:
             if not self._queue.empty():
                 return False
