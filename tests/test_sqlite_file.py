@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing, contextmanager
 
 import attrs
@@ -126,6 +127,53 @@ def test_many_may_make_it_at_once(path):
     assert [0] * 4 == [process.wait(120) for process in running]
     with closing(sqlite3.connect(path)) as connection:
         assert [(80,)] == connection.execute("SELECT count(*) FROM t").fetchall()
+
+
+def test_no_thread_opens_a_file_that_another_one_is_making(path, monkeypatch):
+    """The descriptor that made it drops the locks of the whole process when it closes."""
+    events, close, connect = [], os.close, sqlite3.connect
+
+    def slow_close(descriptor):
+        if not threads:
+            threads.append(threading.Thread(target=Database(Place(str(path)), FIRST).read, args=(rows,)))
+            threads[0].start()
+            threads[0].join(WAIT)
+            events.append("made")
+        close(descriptor)
+
+    def noted_connect(*arguments, **options):
+        events.append("opened")
+        return connect(*arguments, **options)
+
+    threads = []
+    monkeypatch.setattr(os, "close", slow_close)
+    monkeypatch.setattr(sqlite3, "connect", noted_connect)
+    Database(Place(str(path)), FIRST).read(rows)
+    threads[0].join()
+    assert "made" == events[0]
+    assert {"opened"} == set(events[1:])
+
+
+@pytest.mark.parametrize(
+    ("faster", "code"), [(attrs.evolve(FIRST, application_id=1), "foreign"), (SECOND, "newer"), (FIRST, None)]
+)
+def test_a_file_that_somebody_else_makes_meanwhile(open_database, monkeypatch, faster, code):
+    """Whether it is ours is judged again once nobody else can write: each of two might take an empty file for his."""
+    original = Database._migrate
+
+    def late(database, connection):
+        monkeypatch.setattr(Database, "_migrate", original)
+        open_database(faster).write(put(7))
+        original(database, connection)
+
+    monkeypatch.setattr(Database, "_migrate", late)
+    if code is None:
+        assert [(7,)] == open_database().read(rows)
+    else:
+        with pytest.raises(LedgerError) as caught:
+            open_database().read(rows)
+        assert code == caught.value.code
+    assert (7,) == open_database(faster).read(rows)[0][:1]
 
 
 # --- what is not ours ------------------------------------------------------------------------------------------------
@@ -371,6 +419,18 @@ def test_a_checkpoint_never_raises(open_database, path):
     database.close()
     text_file(path)
     database.checkpoint()
+
+
+def test_a_checkpoint_waits_for_nobody_and_never_raises_either(open_database, path):
+    """Somebody may have the whole file when the connection has to be opened for it."""
+    first = open_database()
+    first.write(put(1))
+    first.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        open_database().checkpoint()
+        other.execute("ROLLBACK")
 
 
 # --- what errors stand for -------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ writes, one that reads and one that tidies up, each with a connection of its own
 - Forks: see `_forks`. All connections are closed before a fork, because SQLite's view of the locks that its process
   holds (one per file, for all connections) would be a lie in the child: https://www.sqlite.org/howtocorrupt.html, 2.6.
 - For the same reason nothing here ever opens and closes the file beside SQLite: closing any descriptor of it drops the
-  locks of the whole process (2.2 on the same page). Only a file that is not there yet is made with the mode 0600.
+  locks of the whole process (2.2 on the same page). Only a file that is not there yet is made with the mode 0600, and
+  no thread opens it before that is done.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ _GROUP_SECONDS = 0.008
 """At 500 messages a second, halves what syncing costs; see `Worker`."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.000_5, 0.01
+
+_making = threading.Lock()
 
 
 @attrs.frozen
@@ -132,7 +135,7 @@ class Database:
 
     def checkpoint(self) -> None:
         """Copy what is in the log into the file, as far as that holds up nobody. Never raises."""
-        with suppress(StorageError):
+        with suppress(StorageError, _LockedError):
             self._with_connection(lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone())
 
     def close(self) -> None:
@@ -199,7 +202,7 @@ class Database:
         import sqlite3
 
         self._check_place()
-        with suppress(FileExistsError):
+        with _making, suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -211,45 +214,41 @@ class Database:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        current = self._is_current(connection)
+        with snapshot(connection):
+            version = self._version(connection)
         if _one(connection, "PRAGMA journal_mode=WAL") != "wal":
             raise told(self._path, self._schema.part, "unreachable")
         connection.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
         connection.execute("PRAGMA wal_autocheckpoint=0")
-        if not current:
+        if version < len(self._schema.steps):
             self._migrate(connection)
 
-    def _is_current(self, connection: sqlite3.Connection) -> bool:
+    def _version(self, connection: sqlite3.Connection) -> int:
         """
-        Whether it is ours and has nothing to be made.
+        The version, 0 if nothing has been made yet. In a transaction: another process may be making it at this moment.
 
         Raises:
             StorageError: It is somebody else's, or newer.
         """
-        connection.execute("BEGIN")  # one snapshot: another process may be making the file at this moment
-        try:
-            tables = _one(connection, "SELECT count(*) FROM sqlite_master")
-            whose = _one(connection, "PRAGMA application_id")
-            version = _one(connection, "PRAGMA user_version")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+        tables = _one(connection, "SELECT count(*) FROM sqlite_master")
+        whose = _one(connection, "PRAGMA application_id")
+        version = _one(connection, "PRAGMA user_version")
         if whose != self._schema.application_id:
             if whose or version or tables:
                 raise told(self._path, self._schema.part, "foreign")
-            return False
+            return 0
         if version > len(self._schema.steps):
             raise told(self._path, self._schema.part, "newer")
-        return bool(version == len(self._schema.steps))
+        return int(version)
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            version = _one(connection, "PRAGMA user_version")  # somebody else may have been faster
+            version = self._version(connection)  # somebody else, and be it another program, may have been faster
             for statement in (statement for step in self._schema.steps[version:] for statement in step):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={self._schema.application_id}")
-            connection.execute(f"PRAGMA user_version={max(version, len(self._schema.steps))}")
+            connection.execute(f"PRAGMA user_version={len(self._schema.steps)}")
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -285,6 +284,17 @@ class _LockedError(Exception):
 
 def _one(connection: sqlite3.Connection, statement: str) -> Any:  # noqa: ANN401  (whatever the column holds)
     return connection.execute(statement).fetchone()[0]
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that is read in the block is of one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 @contextmanager
@@ -354,6 +364,15 @@ class SQLiteFile(Generic[G]):
         self._check_process()
         return await self._writer.ask_in_turn(*works)
 
+    def write_here(self, work: Callable[[G], object]) -> None:
+        """As `write`, in this thread, with a connection of its own. Blocks. Raises `StorageError`."""
+        self._check_process()
+        database = self.database()
+        try:
+            database.write(lambda connection: self._write_group(connection, [Job(work)]))
+        finally:
+            database.close()
+
     def stop(self) -> None:
         """Let all threads end and close their connections; does not wait. For finalizers, too."""
         for worker in (self._writer, self._reader, self._tidier):
@@ -383,7 +402,8 @@ class SQLiteFile(Generic[G]):
         self._changed += self._writing.write(lambda connection: self._write_group(connection, jobs))
         if self._changed >= _CHECKPOINT_ROWS:
             self._changed = 0
-            self._tidier.tell(lambda _: None)
+            with suppress(RuntimeError):  # no thread can be started: it is done another time
+                self._tidier.tell(lambda _: None)
 
     def _write_group(self, connection: sqlite3.Connection, jobs: Sequence[Job[G, Any]]) -> int:
         before = connection.total_changes
