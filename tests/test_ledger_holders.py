@@ -38,14 +38,15 @@ def test_who_holds_lives(holders, tmp_path):
 
 
 def test_the_dead_do_not_come_back(holders):
-    """What was said of their claims must not change."""
+    """What was said of their claims must not change; whoever claims again is somebody new, and is known to live."""
     first, second = holders
-    first.hold()
+    number = first.hold()
     first.let_go()
     first.let_go()
-    assert not second.alive(first.number)
-    first.hold()
-    assert not second.alive(first.number)
+    assert not second.alive(number)
+    assert first.hold() == first.number != number
+    assert {number} == first.past
+    assert [False, True] == [second.alive(number), second.alive(first.number)]
 
 
 def test_the_next_one_sweeps_up(holders, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._results import Status
-from .._sqlite import Schema
+from .._sqlite import Schema, snapshot
 from ..typing import LedgerEntry
 from ._keys import digest
 from ._states import Row
@@ -93,6 +93,7 @@ class Book:
         """Write what was changed and forget what was read: for work that looks at the rows by itself."""
         self.write()
         self._rows.clear()
+        self._places.clear()
         return self._connection
 
     def write(self) -> None:
@@ -114,13 +115,14 @@ class Book:
 def row_of(values: Sequence[Any]) -> Row:
     """A row from its columns."""
     status, owner, until, doubt, message_id, error_code, at = values
-    return Row(STATUSES[status], owner, until or 0.0, bool(doubt), message_id, error_code, at)
+    return Row(STATUSES[status], owner, until or 0.0, bool(doubt), _told(message_id), _told(error_code), at)
 
 
 def _values(row: Row | None) -> tuple[object, ...]:
     assert row is not None  # noqa: S101  (what was put is there)
     until = row.until or None
-    return (CODES[row.status], row.owner, until, int(row.doubt), row.message_id, row.error_code, row.at)
+    texts = (_kept(row.message_id), _kept(row.error_code))
+    return (CODES[row.status], row.owner, until, int(row.doubt), *texts, row.at)
 
 
 def kept(key: str) -> str | bytes:
@@ -137,6 +139,14 @@ def told(key: str | bytes) -> str:
     return key if isinstance(key, str) else key.decode("utf-8", "surrogatepass")
 
 
+def _kept(text: str | None) -> str | bytes | None:
+    return None if text is None else kept(text)
+
+
+def _told(text: str | bytes | None) -> str | None:
+    return None if text is None else told(text)
+
+
 def find(connection: sqlite3.Connection, keys: Sequence[str], view: View) -> Mapping[str, LedgerEntry]:
     """What is known of *keys*, some hundred at a time. The one place here where microseconds count."""
     found: dict[str, LedgerEntry] = {}
@@ -144,11 +154,11 @@ def find(connection: sqlite3.Connection, keys: Sequence[str], view: View) -> Map
         names = {digest(key): key for key in keys[start : start + _ASKED_AT_ONCE]}
         marks = ",".join("?" * len(names))
         query = f"SELECT digest, status, owner, until, message_id, error_code, at FROM entry WHERE digest IN ({marks})"  # noqa: S608
-        for name, code, owner, until, *rest in connection.execute(query, tuple(names)):
+        for name, code, owner, until, message_id, error_code, at in connection.execute(query, tuple(names)):
             key, status = names[name], STATUSES[code]
             if status is None:
                 status = view.fate(Row(None, owner, until or 0.0))
-            found[key] = LedgerEntry(key, status, *rest)
+            found[key] = LedgerEntry(key, status, _told(message_id), _told(error_code), at)
     return found
 
 
@@ -167,6 +177,11 @@ def page(
 
 def count(connection: sqlite3.Connection, view: View) -> Mapping[Status | None, int]:
     """Keys by fate, as *view* sees them."""
+    with snapshot(connection):
+        return _counted(connection, view)
+
+
+def _counted(connection: sqlite3.Connection, view: View) -> Mapping[Status | None, int]:
     counts = dict.fromkeys(STATUSES, 0)
     sums = ",".join(f"total(status = {code})" for code in range(len(STATUSES)))
     numbers = connection.execute(f"SELECT {sums} FROM entry").fetchone()  # noqa: S608  (numbers alone)

@@ -31,10 +31,14 @@ _BITS = 62  # what an integer of SQLite's and PostgreSQL's holds
 
 class Holder:
     """
-    One who claims, with a random number that nobody else has.
+    One who claims, with a random number that nobody else has. Whoever let go begins anew, with another number.
 
     Args:
         path: Of the ledger; the files are beside it.
+
+    Attributes:
+        number: Under which it claims.
+        past: Under which it did: those claims are unknown for good, and it may still say what came of them.
     """
 
     def __init__(self, path: str) -> None:
@@ -44,18 +48,20 @@ class Holder:
 
     def _begin(self) -> None:
         self.number = secrets.randbits(_BITS)
+        self.past: set[int] = set()
         self._descriptor: int | None = None
         self._dead: set[int] = set()
 
-    def hold(self) -> None:
+    def hold(self) -> int:
         """
-        Show that this one lives, from before its first claim on. Raises `OSError`.
+        Show that this one lives, from before its first claim on; the number to claim under. Raises `OSError`.
 
         Files that the dead left behind are removed on the way.
         """
         if self._descriptor is None:
             self._sweep()
             self._descriptor = _locked(self._file(self.number))
+        return self.number
 
     def let_go(self) -> None:
         """Show that this one has ended: what it still has claimed is unknown from now on."""
@@ -64,6 +70,8 @@ class Holder:
             with suppress(OSError):
                 self._file(self.number).unlink()
             os.close(descriptor)
+            self.past.add(self.number)  # first: whoever sees the new number sees the old one here
+            self.number = secrets.randbits(_BITS)
 
     def alive(self, number: int) -> bool:
         """Whether that holder may still be working: False only if he is provably dead."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
 
 from .._clock import SystemClock
 from .._csv import PrivateCsv, moment
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from .._results import Status
     from ..typing import Claim, Clock, LedgerEntry
+
+T = TypeVar("T")
 
 _KEYS_AT_ONCE = 5_000
 _EVENTS_AT_ONCE = 500
@@ -75,12 +79,10 @@ class SQLiteLedger:
 
     async def lookup(self, keys: Sequence[str]) -> Mapping[str, LedgerEntry]:
         """What is known of *keys*; see `Ledger.lookup`. A claim that nobody may be working on is ``UNKNOWN``."""
-        if self._late:
-            await self._write_fates(())
         found: dict[str, LedgerEntry] = {}
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             some = keys[start : start + _KEYS_AT_ONCE]
-            found.update(await self._file.read(partial(find, keys=some, view=self._view())))
+            found.update(await self._read(partial(find, keys=some, view=self._view())))
         return found
 
     async def claim(self, keys: Sequence[str], *, resend_unknown: bool = False) -> Mapping[str, Claim]:
@@ -92,13 +94,11 @@ class SQLiteLedger:
         """
         if not keys:
             return {}
-        if self._late:
-            await self._write_fates(())
         names = {key: digest(key) for key in keys}
-        return await self._file.write(partial(self._claim, names=names, view=self._view(), resend=resend_unknown))
+        return await self._write(partial(self._claim, names=names, resend=resend_unknown))
 
-    def _claim(self, book: Book, *, names: Mapping[str, bytes], view: View, resend: bool) -> Mapping[str, Claim]:
-        self._holder.hold()
+    def _claim(self, book: Book, *, names: Mapping[str, bytes], resend: bool) -> Mapping[str, Claim]:
+        view = attrs.evolve(self._view(), me=self._holder.hold())
         answers: dict[str, Claim] = {}
         for key, name in names.items():
             answers[key], row = claim(book.get(name), view, self._lease, resend_unknown=resend)
@@ -120,9 +120,8 @@ class SQLiteLedger:
         """Record *entries*, and those that could not be before, and do *then*."""
         late, self._late = self._late, []
         kept = [*late, *entries]
-        named = [(digest(entry.key), entry) for entry in kept]
         try:
-            return await self._file.write_in_turn(partial(_record, named=named, view=self._view()), *then)
+            return await self._file.write_in_turn(partial(_record, named=_named(kept), view=self._view()), *then)
         except StorageError:
             self._late += kept
             raise
@@ -132,7 +131,7 @@ class SQLiteLedger:
     ) -> Mapping[str, Claim]:
         """As `record` and then `claim`, with one sync at the most; see `BatchingLedger`."""
         names = {key: digest(key) for key in keys}
-        claiming = partial(self._claim, names=names, view=self._view(), resend=resend_unknown)
+        claiming = partial(self._claim, names=names, resend=resend_unknown)
         _, answers = await self._write_fates(entries, claiming)
         return answers  # type: ignore[no-any-return]
 
@@ -143,7 +142,7 @@ class SQLiteLedger:
 
     async def counts(self) -> Mapping[Status | None, int]:
         """Keys by fate; None counts the claims that somebody may be working on. Reads the whole file."""
-        return await self._file.read(partial(count, view=self._view()))
+        return await self._read(partial(count, view=self._view()))
 
     async def settle(self, key: str, status: Status, *, message_id: str | None = None) -> bool:
         """
@@ -162,7 +161,7 @@ class SQLiteLedger:
         """
         if status not in SETTLED_BY_HAND:
             raise SettingError("a key is settled by hand as SENT, or as FAILED or HELD, which free it")
-        return await self._file.write(
+        return await self._write(
             partial(_settle, name=digest(key), status=status, view=self._view(), message_id=message_id)
         )
 
@@ -179,7 +178,7 @@ class SQLiteLedger:
         """
         proofs, settled = (found for found in map(proof, events) if found is not None), 0
         while some := list(islice(proofs, _EVENTS_AT_ONCE)):
-            settled += await self._file.write(partial(_reconcile, proofs=some, now=self._clock.wall()))
+            settled += await self._write(partial(_reconcile, proofs=some, now=self._clock.wall()))
         return settled
 
     async def purge(self, older_than: float | dt.timedelta, *, unknown: bool = False) -> int:
@@ -195,10 +194,10 @@ class SQLiteLedger:
         """
         now = self._clock.wall()
         before = now - as_seconds(older_than, least=0.0)
-        last, gone = await self._file.read(_last), 0
+        last, gone = await self._read(_last), 0
         for start in range(0, last, _PURGED_AT_ONCE):
             places = (start, start + _PURGED_AT_ONCE)
-            gone += await self._file.write(partial(_purge, places=places, before=before, now=now, unknown=unknown))
+            gone += await self._write(partial(_purge, places=places, before=before, now=now, unknown=unknown))
         return gone
 
     async def to_csv(self, path: str | os.PathLike[str]) -> int:
@@ -229,10 +228,18 @@ class SQLiteLedger:
 
         The ledger opens again when it is used again. Without this, all is closed when the ledger is gone.
         """
-        await self._file.aclose()
+        from anyio.to_thread import run_sync  # only here: keeps the import of the package quick
+
+        await run_sync(self.close)
 
     def close(self) -> None:
         """As `aclose`, for programs without an event loop. Blocks."""
+        late, self._late = self._late, []
+        if late:
+            try:
+                self._file.write_here(partial(_record, named=_named(late), view=self._view()))
+            except StorageError:
+                self._late += late
         self._file.close()
 
     async def __aenter__(self) -> Self:
@@ -247,7 +254,19 @@ class SQLiteLedger:
         return "<SQLiteLedger>"
 
     def _view(self) -> View:
-        return View(self._holder.number, self._clock.wall(), self._holder.glance())
+        return View(self._holder.number, self._clock.wall(), self._holder.glance(), self._holder.past)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        await self._write_late()
+        return await self._file.read(work)
+
+    async def _write(self, work: Callable[[Book], T]) -> T:
+        await self._write_late()
+        return await self._file.write(work)
+
+    async def _write_late(self) -> None:
+        if self._late:
+            await self._write_fates(())
 
     async def _entries(self, codes: Iterable[int]) -> AsyncIterator[LedgerEntry]:
         async for some in self._pages(codes):
@@ -258,7 +277,7 @@ class SQLiteLedger:
         """Some hundred entries at a time: nobody reads so long that the log could not begin anew."""
         wanted, after = tuple(codes), 0
         while True:
-            after, some = await self._file.read(
+            after, some = await self._read(
                 partial(page, after=after, codes=wanted, size=_ROWS_AT_ONCE, view=self._view())
             )
             if not some:
@@ -271,6 +290,10 @@ def _book(connection: sqlite3.Connection) -> Iterator[Book]:
     book = Book(connection)
     yield book
     book.write()
+
+
+def _named(entries: Iterable[LedgerEntry]) -> list[tuple[bytes, LedgerEntry]]:
+    return [(digest(entry.key), entry) for entry in entries]
 
 
 def _record(book: Book, *, named: Sequence[tuple[bytes, LedgerEntry]], view: View) -> None:

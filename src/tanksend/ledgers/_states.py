@@ -34,7 +34,7 @@ from ..typing import Claim, LedgerEntry
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 NOT_SENT = frozenset({Status.FAILED, Status.HELD, Status.INVALID, Status.SUPPRESSED})
 """Fates that leave the key free: SES certainly has not taken the message."""
@@ -84,11 +84,17 @@ class View:
         me: The number of the holder that asks.
         now: Unix time.
         alive: Whether the holder of that number may still be working; True unless it is provably dead.
+        past: Numbers that it had before. Their claims are nobody's now, but it may know what came of them.
     """
 
     me: int
     now: float
     alive: Callable[[int], bool]
+    past: Collection[int] = ()
+
+    def has_claimed(self, row: Row) -> bool:
+        """Whether the claim of *row* is, or was, one of this holder."""
+        return row.owner == self.me or row.owner in self.past
 
     def is_open(self, row: Row) -> bool:
         """Whether *row* is a claim that somebody may be working on."""
@@ -145,7 +151,7 @@ def record(row: Row | None, entry: LedgerEntry, view: View) -> Row | None:
     word on a claim.
     """
     status = entry.status
-    if status is None or status not in _KEPT or (row is not None and not _may_record(row, status, view.me)):
+    if status is None or status not in _KEPT or (row is not None and not _may_record(row, status, view)):
         return None
     if row is not None and row.doubt and status in NOT_SENT:
         status = Status.UNKNOWN
@@ -154,11 +160,11 @@ def record(row: Row | None, entry: LedgerEntry, view: View) -> Row | None:
     return Row(status, owner, message_id=entry.message_id, error_code=entry.error_code, at=at)
 
 
-def _may_record(row: Row, status: Status, me: int) -> bool:
+def _may_record(row: Row, status: Status, view: View) -> bool:
     if row.status is None:
-        return row.owner == me
+        return view.has_claimed(row)
     if row.status is Status.UNKNOWN:
-        return row.owner == me and status is Status.SENT
+        return view.has_claimed(row) and status is Status.SENT
     return row.status is not Status.SENT
 
 
