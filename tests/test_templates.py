@@ -129,6 +129,7 @@ def test_bad_names(name):
         ("x\n{{#if name}}y{{/if}}", "more than variables on line 2"),
         ("{{upper name}}", "more than variables on line 1"),
         ("{{> header}}", "more than variables on line 1"),
+        ("{{a}}{{else}}", "more than variables on line 1"),
         ("{{a\n}}\n{{else}}{{b c}}", "more than variables on line 3"),
     ],
 )

@@ -180,6 +180,11 @@ class _Tag:
         return self.inner.startswith("!")
 
     @property
+    def is_path(self) -> bool:
+        """Whether it is the name of something, and nothing more."""
+        return self.inner != "else" and _PATH.fullmatch(self.inner.removeprefix("&").strip()) is not None
+
+    @property
     def variable(self) -> str | None:
         """The path of a variable of the data, where that is certain."""
         text = _FROM_ROOT.sub("", self.inner.removeprefix("&").strip(), count=1)
@@ -424,7 +429,7 @@ def _syntax_problems(text: str, *, stored: bool) -> Iterator[str]:
         for tag in _tags(text):
             if not tag.inner:
                 yield f"has an empty {{{{}}}} on line {tag.line}"
-            elif not stored and not tag.is_comment and not _PATH.fullmatch(tag.inner.removeprefix("&").strip()):
+            elif not (stored or tag.is_comment or tag.is_path):
                 yield f"uses more than variables on line {tag.line}; SES takes that in stored templates only"
                 return
             elif reason := _block_problem(tag, open_blocks):
