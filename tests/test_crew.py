@@ -7,6 +7,7 @@ import warnings
 import anyio
 import pytest
 
+from tanksend.exceptions import ConnectionFailedError
 from tanksend.transports._crew import Crew
 
 pytestmark = pytest.mark.anyio
@@ -50,6 +51,48 @@ async def test_what_the_work_raises_is_raised():
             await crew.run(fail)
         assert error is caught.value
     assert 1 == await crew.run(lambda: 1)
+
+
+@pytest.fixture
+def allowed(monkeypatch):
+    """How many threads the system starts for the crew, as a list that grows shorter."""
+    start, left = threading.Thread.start, []
+
+    def limited(thread):
+        if thread.name == "test-crew":
+            if not left:
+                raise RuntimeError("can't start new thread")
+            left.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    return left
+
+
+async def test_a_thread_that_cannot_be_started_is_an_error_and_no_more(allowed):
+    """The work was not begun, and the next is done."""
+    crew = Crew("test-crew", 1)
+    for _ in range(2):
+        with pytest.raises(ConnectionFailedError, match="no more threads"):
+            await crew.run(lambda: pytest.fail("begun"))
+    allowed.append(1)
+    assert 1 == await crew.run(lambda: 1)
+
+
+async def test_the_others_do_the_work_of_one_that_cannot_be_started(allowed):
+    """When they have done theirs."""
+    crew, gate, found = Crew("test-crew", 2), Gate(), []
+
+    async def ask():
+        found.append(await crew.run(gate))
+
+    allowed.append(1)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(ask)
+        await busy(gate, 1)
+        gate.go_on.set()
+    assert (3, 1) == (len(found), len(set(found)))
 
 
 async def test_there_are_no_more_threads_than_allowed_and_none_of_anyios():

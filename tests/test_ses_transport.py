@@ -390,6 +390,20 @@ async def test_keys_that_expire_are_replaced_within_one_send():
         assert 2 == len(ses.inbox)
 
 
+async def test_without_a_thread_for_the_name_nothing_was_sent(monkeypatch):
+    """A program may have all the threads that it may have."""
+
+    async def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("tanksend.transports._wire_asyncio.dial", refuse)
+    monkeypatch.setattr("trio.open_tcp_stream", refuse)
+    transport = SESTransport(region="us-east-1", endpoint_url="http://127.0.0.1:1", credentials=KEYS)
+    with pytest.raises(ConnectionFailedError, match="no more threads"):
+        await transport.send(request_for())
+    await transport.aclose()
+
+
 async def test_fixed_keys_that_expire_are_an_error():
     """There are no others."""
     keys = Credentials("ASIAOLD", "old", "token-1")

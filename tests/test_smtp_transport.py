@@ -845,6 +845,21 @@ async def test_a_name_that_takes_too_long(authority, nobody_answers):
     assert (ConnectionFailedError, "TimeoutError") == (type(error), error.cause_type)
 
 
+async def test_without_a_thread_for_the_name_nothing_was_sent(authority, monkeypatch):
+    """A program may have all the threads that it may have."""
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "tanksend-names":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    error = await failure(SMTPTransport("127.0.0.1", username="u", password="p", ca_bundle=authority.bundle))
+    assert (ConnectionFailedError, True) == (type(error), error.retryable)
+    assert "no more threads" in str(error)
+
+
 async def test_cancelled_while_a_name_is_looked_up(authority, nobody_answers):
     """No worker thread waits for the resolver: it would hold up the end of the program."""
     transport = SMTPTransport("smtp.invalid", username="u", password="p", ca_bundle=authority.bundle)

@@ -21,12 +21,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-import anyio.to_thread
 import attrs
 
 from .._sigv4 import Credentials
-from ..exceptions import CredentialsError
+from ..exceptions import ConnectionFailedError, CredentialsError
 from ._aws_session import open_session, refuse_both, shown_profile, unwrap_session
+from ._threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ class CredentialsProvider(Protocol):
     """
     Gives the keys to sign with. Tasks, threads and event loops share one.
 
-    Raises `CredentialsError` alone.
+    Raises `CredentialsError`, or `ConnectionFailedError` where the system has no thread to ask in.
     """
 
     async def get(self) -> Credentials:
@@ -170,7 +170,7 @@ class _Kept:
             return held.credentials
         try:
             return await self._fetch(held)
-        except CredentialsError:
+        except (CredentialsError, ConnectionFailedError):
             return held.credentials  # They are still good; the next look tries again.
 
     async def refresh(self, stale: Credentials) -> Credentials:
@@ -211,10 +211,10 @@ class CallableCredentials(_Kept):
             if self._is_async:
                 found: object = self._function()
             else:
-                (found,) = await anyio.to_thread.run_sync(self._call, held, abandon_on_cancel=True)
+                (found,) = await in_thread(functools.partial(self._call, held))
             if inspect.isawaitable(found):
                 found = await found
-        except CredentialsError:
+        except (CredentialsError, ConnectionFailedError):
             raise
         except Exception as error:  # noqa: BLE001 - the caller's function may raise anything, with any text.
             raise _failed("The function that fetches the credentials failed", error) from None
@@ -268,7 +268,7 @@ class AwsCredentials(_Kept):
             found = environment_credentials(os.environ)
             if found is not None:
                 return self._keep(_Held(found))
-        return await anyio.to_thread.run_sync(self._ask, held, force, abandon_on_cancel=True)
+        return await in_thread(functools.partial(self._ask, held, force))
 
     def _ask(self, held: _Held | None, force: bool) -> Credentials:  # noqa: FBT001 - run_sync passes by position.
         with self._one_at_a_time.held():

@@ -20,6 +20,7 @@ import anyio
 
 from .._forks import watch
 from .._loops import call_soon, this_loop
+from ._threads import no_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -92,6 +93,9 @@ class Crew:
 
         Cancelled before a thread has begun with it, it is not done at all; after that it is done to its end, and nobody
         hears what came of it.
+
+        Raises:
+            ConnectionFailedError: The system starts no thread for it.
         """
         job = _Job(work)
         self._put(job)
@@ -105,12 +109,21 @@ class Crew:
     def _put(self, job: _Job[Any]) -> None:
         with self._lock:
             self._queued += 1
-            if self._queued > self._idle and len(self._threads) < self._size:
-                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                self._threads.add(thread)
-                self._idle += 1  # It will be, at once.
-                thread.start()
+            if self._queued > self._idle and len(self._threads) < self._size and not self._enlarged():
+                self._queued -= 1
+                raise no_thread()
             self._queue.put(job)
+
+    def _enlarged(self) -> bool:
+        """Start a thread; under the lock. False where there is none at all: otherwise the others do the work."""
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        try:
+            thread.start()  # It waits for the lock.
+        except RuntimeError:
+            return bool(self._threads)
+        self._threads.add(thread)
+        self._idle += 1  # It will be, at once.
+        return True
 
     def join(self, seconds: float) -> None:
         """Wait until the threads have ended for want of work."""

@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import attrs
-from anyio import to_thread
 
 from .._classify import is_expired_credentials, parse_v2_error
 from .._endpoints import check_region
@@ -29,6 +28,7 @@ from ._credentials import credentials_provider
 from ._link import Route
 from ._settings import _parse_endpoint, resolve_settings
 from ._stored import StoredTemplates
+from ._threads import in_thread
 from ._tls import Trust
 from ._wire import Wire
 
@@ -251,7 +251,7 @@ class SESTransport:
             route = Route(settings.endpoint, settings.proxy)
             trust = Trust(settings.ca_bundle, settings.proxy.ca_bundle if settings.proxy else None)
             if route.secured:
-                await to_thread.run_sync(trust.load, abandon_on_cancel=True)
+                await in_thread(trust.load)
         except SettingError as error:
             raise _unusable(error) from None
         wire = Wire(route, trust, connect_timeout=self._connect_timeout, read_timeout=self._read_timeout)

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import anyio.to_thread
 import attrs
 
 from .._endpoints import check_region, endpoint_host
 from .._sigv4 import Signer
 from ..exceptions import SettingError
 from ._aws_session import AwsSession, open_session, refuse_both, shown_profile, unwrap_session
+from ._threads import in_thread
 
 __all__ = ["Endpoint", "Proxy", "Settings", "load_settings", "resolve_settings"]
 
@@ -211,7 +211,7 @@ async def resolve_settings(
     load = functools.partial(load_settings, region=region, profile=profile, session=session, endpoint_url=endpoint_url)
     if session is None and not _files_matter(region, profile, endpoint_url):
         return load()
-    return await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
+    return await in_thread(load)
 
 
 def _source(region: str | None, profile: str | None, session: object | None, endpoint_url: str | None) -> _Source:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from typing import TYPE_CHECKING, Final
 
 import attrs
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 
 from .._endpoints import check_region, endpoint_host
 from .._results import Receipt
@@ -20,6 +21,7 @@ from ._settings import resolve_settings
 from ._smtp_link import Login, Server
 from ._smtp_mail import message_id, refuse_templates
 from ._smtp_pool import Attempt, LinkPool
+from ._threads import in_thread
 from ._tls import client_context
 
 if TYPE_CHECKING:
@@ -159,7 +161,7 @@ class SMTPTransport:
         attempt = Attempt(way.pool, login, request)
         try:
             # A limiter for this one thread alone: the Sender has decided how many messages are on the wire.
-            reply = await to_thread.run_sync(attempt.run, abandon_on_cancel=True, limiter=CapacityLimiter(1))
+            reply = await in_thread(attempt.run, limiter=CapacityLimiter(1))
         finally:
             attempt.abandon()
         found = message_id(reply, relay=self._relay)
@@ -184,7 +186,7 @@ class SMTPTransport:
             if region is None and (self._host is None or self._credentials is not None):
                 settings = await resolve_settings()
                 region, bundle = settings.region, bundle or settings.ca_bundle
-            context = await to_thread.run_sync(client_context, bundle, abandon_on_cancel=True)
+            context = await in_thread(functools.partial(client_context, bundle))
         except SettingError as error:
             raise _unusable(error) from None
         host = self._host or endpoint_host(region or "").replace("email.", "email-smtp.", 1)

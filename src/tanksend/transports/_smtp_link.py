@@ -40,6 +40,7 @@ from ._failures import (
     outcome_unknown,
 )
 from ._pool import drop_unspoken, inode, is_readable
+from ._threads import no_thread
 
 if TYPE_CHECKING:
     from .._classify import Phase
@@ -172,7 +173,10 @@ class Link(smtplib.SMTP):
 
     def _look_up(self) -> list[_Address]:
         """The host's addresses. Asked for in a thread that is left behind: the system has no time limit to set."""
-        threading.Thread(target=self._ask_for_addresses, name="tanksend-names", daemon=True).start()
+        try:
+            threading.Thread(target=self._ask_for_addresses, name="tanksend-names", daemon=True).start()
+        except RuntimeError:
+            raise no_thread() from None
         try:
             found = self._found.get(timeout=self._left())
         except Empty:

@@ -21,6 +21,7 @@ from ._dial_asyncio import dial
 from ._failures import LinkError, broken_off, in_words, no_answer, no_connection, no_connection_within, outcome_unknown
 from ._link import Link
 from ._pool import IdlePool, drop_unspoken, inode, is_readable
+from ._threads import no_thread
 
 if TYPE_CHECKING:
     from .._http1 import Answer
@@ -298,6 +299,8 @@ class AsyncioPool:
             raise no_connection_within(name, self.connect_timeout) from None
         except OSError as error:
             raise no_connection(name, error) from None
+        except RuntimeError:  # for the look-up of the name
+            raise no_thread() from None
         return connection
 
     def _connection(self) -> Connection:

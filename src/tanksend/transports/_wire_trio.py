@@ -17,6 +17,7 @@ import trio
 from ._failures import LinkError, broken_off, no_answer, no_connection, no_connection_within, outcome_unknown
 from ._link import Link
 from ._pool import IdlePool, is_readable
+from ._threads import no_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,6 +215,8 @@ class TrioPool:
             raise no_connection_within(name, self._connect_timeout) from None
         except (OSError, LinkError) as error:
             raise no_connection(name, _first(error)) from None
+        except RuntimeError:  # for the look-up of the name
+            raise no_thread() from None
         return connection
 
     async def _connect(self) -> socket.socket:
