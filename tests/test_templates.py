@@ -263,6 +263,7 @@ def test_an_item_of_a_list():
     """By its number, which may be the name of a value, too."""
     assert () == needs("{{a.1.b}}", a=[0, {"b": 1}])
     assert () == needs("{{a.2026.b}}", a={2026: {"b": 1}})
+    assert () == needs("{{a.length}}{{a.size}}", a=[])
     assert ("a.2027",) == needs("{{a.2027}}", a={2026: 1})
     assert (f"a.{'9' * 5_000}",) == needs(f"{{{{a.{'9' * 5_000}}}}}", a=[1])
     assert ("a.1.b",) == needs("{{a.1.b}}", a=[0])

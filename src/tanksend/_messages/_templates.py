@@ -34,6 +34,7 @@ _PARTS: Final = ("subject", "text", "html")
 
 _PATH = re.compile(r"[^\W\d][\w$-]*(?:\.[\w$-]+)*")
 _OWN_WORDS: Final = frozenset({"this", "else", "true", "false", "null", "undefined"})
+_OF_A_LIST: Final = frozenset({"length", "size"})  # one in Handlebars, the other in its Java form
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _FROM_ROOT = re.compile(r"(?:@root\.|this\.|\./)(?=.)")
 # List management puts the address in after the rendering.
@@ -275,6 +276,8 @@ def _lacks(values: Mapping[str, Any], path: Iterable[str]) -> bool:
         number = _NUMBER.fullmatch(name)
         if isinstance(value, Mapping):
             value = value.get(name, value.get(int(name)) if number else None)  # JSON writes 2026 as "2026"
+        elif isinstance(value, list | tuple) and name in _OF_A_LIST:
+            return False
         elif isinstance(value, list | tuple) and number:
             value = value[int(name)] if int(name) < len(value) else None
         else:
