@@ -25,8 +25,10 @@ async def nothing() -> None:
 
 
 @pytest.fixture
-def loop():
-    """A loop thread that has not started yet."""
+def loop(monkeypatch):
+    """A loop thread that has not started yet. Forks and exits wait for it, however slow the machine is."""
+    monkeypatch.setattr(_loop_thread, "FORK_SECONDS", LONG)
+    monkeypatch.setattr(_loop_thread, "EXIT_SECONDS", LONG)
     loop = LoopThread(nothing)
     yield loop
     loop.close()
@@ -405,6 +407,7 @@ def test_a_thread_that_cannot_start_is_forgotten(loop, monkeypatch):
 
 def test_calls_of_its_own_loop_go_to_another_thread(loop):
     """And theirs to yet another: whoever waits is never waited for."""
+    before = set(threading.enumerate())
 
     async def depth(levels):
         return 0 if levels == 0 else 1 + current[levels].call(depth, levels - 1)
@@ -413,7 +416,7 @@ def test_calls_of_its_own_loop_go_to_another_thread(loop):
     assert 3 == loop.call(depth, 3)
     loop.close()
     assert not loop.running
-    assert not [thread for thread in threading.enumerate() if thread.name == "tanksend"]
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "tanksend"]
 
 
 def test_at_exit_calls_are_stopped_and_waited_for(loop):

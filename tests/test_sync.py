@@ -619,21 +619,23 @@ def test_an_observer_may_send(sender):
 
 def test_closing_what_was_never_used_starts_nothing():
     """There is nothing to close."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     sender = SyncSender(from_=FROM, transport=RecordingTransport())
     sender.close()
-    assert (before, False, 0) == (threading.active_count(), sender._loop.running, sender.transport.closed)
+    assert set() == set(threading.enumerate()) - before
+    assert (False, 0) == (sender._loop.running, sender.transport.closed)
 
 
 def test_close_ends_the_thread_and_closes_the_transport():
     """No thread is left behind, which matters to who forks afterwards."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     sender = SyncSender(from_=FROM, transport=RecordingTransport())
     sender.send(message())
-    assert before + 1 == threading.active_count()
+    assert {sender._loop._room.thread} == set(threading.enumerate()) - before
     sender.close()
     sender.close()
-    assert (before, 1) == (threading.active_count(), sender.transport.closed)
+    assert set() == set(threading.enumerate()) - before
+    assert 1 == sender.transport.closed
 
 
 def test_it_opens_again_when_it_is_used_again():
