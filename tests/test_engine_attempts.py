@@ -491,11 +491,11 @@ async def test_many_sends_that_fail_for_one_reason_raise_errors_of_their_own(clo
     denial = DailyQuotaExceededError("spent", resume_at=9.0)
     denial.__cause__ = KeyError()
 
-    class Spent:
+    class Spent(TokenBucketLimiter):
         async def reserve(self, demand):
             raise denial
 
-    sender = Sender(from_=NAME, transport=RecordingTransport(), limiter=Spent(), clock=clock)
+    sender = Sender(from_=NAME, transport=RecordingTransport(), limiter=Spent(14), clock=clock)
     errors = []
 
     async def send(name):

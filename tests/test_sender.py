@@ -20,6 +20,7 @@ from tanksend.exceptions import (
 from tanksend.limiters import AccountLimiter, TokenBucketLimiter
 from tanksend.suppression import MemorySuppressionStore
 from tanksend.testing import FakeClock, RecordingTransport
+from tanksend.transports import SESTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -338,7 +339,7 @@ async def test_parts_that_are_falsy_are_parts(wire):
         ({"configuration_set": ""}, SettingError, "configuration_set must be 1 to 64"),
         ({"from_": "a@example.com, b@example.com"}, InvalidMessageError, "from_ must be one address"),
         ({"from_": ""}, InvalidMessageError, "from_ must be one address"),
-        ({"from_": "nobody"}, InvalidMessageError, "@"),
+        ({"from_": "nobody"}, InvalidMessageError, 'from_: there is no "@"'),
         ({"tags": {"no spaces": "x"}}, InvalidMessageError, "tags"),
     ],
 )
@@ -347,3 +348,22 @@ def test_arguments_that_cannot_be_used_are_refused_when_the_sender_is_made(wire,
     with pytest.raises(kind, match=text) as raised:
         Sender(transport=wire, **options)
     assert "b@" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"transport": "ses"}, "transport= needs an object with send, aclose, such as SESTransport\\(\\), not a str"),
+        ({"transport": SESTransport}, "transport= .* not the class SESTransport"),
+        ({"limiter": 14}, "limiter= .* such as TokenBucketLimiter\\(14\\), not a int"),
+        ({"retry": 3}, "retry= .* not a int"),
+        ({"suppression": ["a@example.com"]}, "suppression= .* not a list"),
+        ({"ledger": "news.db"}, 'ledger= .* such as SQLiteLedger\\("news.db"\\), not a str'),
+        ({"guards": [print]}, "guards= .* not a builtin_function_or_method"),
+        ({"observers": [print]}, "observers= needs an object with on_event"),
+    ],
+)
+def test_what_is_no_such_part_is_refused_when_the_sender_is_made(options, text):
+    """Found out later it would cost messages their fates: each of them unknown, for a wrong transport."""
+    with pytest.raises(TypeError, match=text):
+        Sender(from_=NAME, **options)

@@ -59,6 +59,7 @@ class Sender:
     Raises:
         InvalidMessageError: *from_* or *tags* cannot be used.
         SettingError: Another argument cannot be used.
+        TypeError: A part has not the methods that it needs.
     """
 
     def __init__(

@@ -461,7 +461,9 @@ class BatchError(TanksendError):
 class IntakeError(BatchError):
     """The iterable of messages raised (raised from its error); `report` is about those taken in until then."""
 
-    what = "The iterable of messages raised an error."
+    what = (
+        "The iterable of messages raised an error, and is read no further. What it gave before has its fate, in .report"
+    )
 
 
 class PartError(TanksendError):
