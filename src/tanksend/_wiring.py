@@ -66,8 +66,8 @@ def wire(
             _check_part(name, part)
     guards, observers = tuple(guards), tuple(observers)
     for name, parts in (("guards", guards), ("observers", observers)):
-        for part in parts:
-            _check_part(name, part)
+        for each in parts:
+            _check_part(name, each)
     # Compared with None: a store of somebody's own that is empty, and says so by its length, is a store.
     clock = SystemClock() if clock is None else clock
     validator = default_validator() if validator is None else validator
