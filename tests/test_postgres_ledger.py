@@ -549,7 +549,7 @@ async def test_who_got_an_error_may_ask_again(make: Make, monkeypatch: pytest.Mo
 async def test_a_server_that_does_not_come_back(
     postgres: PostgresServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error that says what to do, and no password anywhere."""
+    """An error that says what to do, no password anywhere, and nothing in the log."""
     caplog.set_level(logging.DEBUG)
     ledger = make(timeout=SHORT)
     await ledger.claim(["a"])
@@ -564,6 +564,7 @@ async def test_a_server_that_does_not_come_back(
             assert str(postgres.port) in str(error)
             told = [str(error), repr(error), repr(ledger), caplog.text, str(pickle.loads(pickle.dumps(error)))]  # noqa: S301
             assert not [text for text in told if postgres.password in text or "told" in text.split()]
+        assert [] == [record.getMessage() for record in caplog.records if record.name.startswith("psycopg")]
     finally:
         await anyio.to_thread.run_sync(postgres.start)
     assert [Claim.GRANTED] == await claim(ledger, "b")
@@ -666,6 +667,25 @@ async def test_who_comes_while_somebody_makes_the_table(postgres: PostgresServer
     assert [Claim.GRANTED] == answers
 
 
+async def test_who_comes_while_somebody_makes_the_table_by_another_name(
+    postgres: PostgresServer, make: Make, table: str
+) -> None:
+    """With its schema or without: they wait for locks that have nothing to do with each other."""
+    tables, answers = Tables(f"public.{table}"), list[Claim]()
+
+    async def ask() -> None:
+        answers.extend(await claim(make(), "a"))
+
+    with asking(postgres) as connection:
+        connection.execute("BEGIN")
+        tables._migrate(connection, 0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await until_somebody_waits(postgres)
+            connection.execute("COMMIT")
+    assert [Claim.GRANTED] == answers
+
+
 async def test_an_older_table_is_brought_up_to_date(
     postgres: PostgresServer, make: Make, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -686,6 +706,7 @@ async def test_an_older_table_is_brought_up_to_date(
     [
         ("UPDATE {table}_about SET version = 99", "newer", "newer version"),
         ("DROP TABLE {table}_about", "foreign", "another program"),
+        ("ALTER TABLE {table}_about RENAME version TO other", "foreign", "another program"),
         ("DROP TABLE {table}; DROP TABLE {table}_about", "unreachable", "dropped, or replaced"),
         ("UPDATE {table}_about SET identity = 1", "unreachable", "dropped, or replaced"),
     ],
@@ -719,6 +740,9 @@ async def test_a_table_that_is_not_there(make: Make) -> None:
     """For who only wants to look."""
     with pytest.raises(LedgerError, match="is not there"):
         await make(create=False).counts()
+    with pytest.raises(LedgerError, match="is not there") as caught:
+        await make(table="no_such_schema.ledger").claim(["a"])
+    assert "InvalidSchemaName (3F000)" == caught.value.cause_type
 
 
 async def test_a_user_who_may_not_write(postgres: PostgresServer, make: Make, table: str) -> None:

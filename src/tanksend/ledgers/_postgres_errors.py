@@ -15,6 +15,8 @@ _PASSING = frozenset(
     {
         "40001",  # serialization_failure
         "40P01",  # deadlock_detected
+        "42P07",  # duplicate_table: somebody made it meanwhile, under another spelling of its name
+        "23505",  # unique_violation: the same, a little earlier
         "53300",  # too_many_connections
         "57P01",  # admin_shutdown
         "57P02",  # crash_shutdown
@@ -29,6 +31,8 @@ _CODES = {
     "42501": "read-only",
     "53100": "full",
     "42P01": "moved",
+    "42703": "foreign",
+    "3F000": "missing",
     "XX001": "damaged",
     "XX002": "damaged",
 }
@@ -40,7 +44,7 @@ _TEXTS = {
     "newer": "was written by a newer version of this library. Upgrade it here, or name another table",
     "damaged": "is damaged. Stop writing to this server, and restore it from a backup",
     "moved": "was dropped, or replaced by another, while it was in use. Put it back, then run again",
-    "missing": "is not there. Check the database and the name of the table",
+    "missing": "is not there. Check the database, and the name of the table and its schema",
     "refused": "cannot be opened: the server refuses the connection. Check user, password, database and pg_hba.conf",
     "forked": "is open in a process that was forked past Python. Start a new process, or fork with os.fork",
     "unreachable": "cannot be reached, or went away. Check that the server runs, then run again: nothing was sent "

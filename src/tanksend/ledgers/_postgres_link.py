@@ -19,7 +19,7 @@ import secrets
 import selectors
 import threading
 import time
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._forks import was_forked_unseen, watch
@@ -27,7 +27,7 @@ from ..exceptions import SettingError
 from ._postgres_errors import code_of, need_psycopg, passes, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator
+    from collections.abc import Callable, Collection, Generator, Iterator
     from contextlib import AbstractContextManager
 
     import psycopg
@@ -237,11 +237,22 @@ def living(connection: Connection, numbers: Collection[int]) -> Callable[[int], 
     return lambda number: up < GRACE_SECONDS or number in found or number not in numbers
 
 
-def together(connection: Connection) -> AbstractContextManager[object]:
+@contextmanager
+def together(connection: Connection) -> Iterator[None]:
     """Send all statements of the block before waiting for the first answer, where the client library can."""
     import psycopg
 
-    return connection.pipeline() if psycopg.Pipeline.is_supported() else nullcontext()
+    pipeline: AbstractContextManager[object]
+    pipeline = connection.pipeline() if psycopg.Pipeline.is_supported() else nullcontext()
+    pipeline.__enter__()
+    try:
+        yield
+    except BaseException:
+        # Told of the error, the driver would log those that follow from it, with the server's text in them.
+        with suppress(Exception):
+            pipeline.__exit__(None, None, None)
+        raise
+    pipeline.__exit__(None, None, None)
 
 
 def _connect(dsn: str, timeout: float) -> Connection:

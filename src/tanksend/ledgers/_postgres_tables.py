@@ -86,8 +86,9 @@ class Tables:
         # be told only here: `to_regclass` sees what was committed after its statement began, so elsewhere the two
         # looks may fall before and after somebody else's making.
         connection.execute("SELECT pg_advisory_lock(%s::bigint)", (self._turn,))
-        with connection.transaction():
-            self._migrate(connection, self._known(connection, place))
+        connection.execute("BEGIN")  # whoever gets an error here closes the connection
+        self._migrate(connection, self._known(connection, place))
+        connection.execute("COMMIT")
         self._version(connection, place)
         connection.execute("SELECT pg_advisory_unlock(%s::bigint)", (self._turn,))
 
