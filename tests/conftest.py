@@ -18,9 +18,12 @@ from hypothesis import HealthCheck, settings
 Needs = Callable[..., None]
 ROOT = Path(__file__).resolve().parent.parent
 
-# Two shared cores make one example slow now and then; a deadline per example would only measure the neighbours.
-settings.register_profile("tanksend", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Two shared cores make one example slow now and then; a deadline per example would only measure the neighbours. How
+# many examples are thrown away, or too large, is chance as well, and says nothing of what is tested.
+CHANCE = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+settings.register_profile("tanksend", deadline=None, suppress_health_check=CHANCE)
 settings.register_profile("brief", settings.get_profile("tanksend"), max_examples=30)
+settings.register_profile("long", settings.get_profile("tanksend"), max_examples=5_000)
 settings.load_profile(os.environ.get("TANKSEND_EXAMPLES", "tanksend"))
 
 

@@ -1350,7 +1350,7 @@ def check_all(plan, wire, limiter, ears, handed_in):
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=150)
+@settings(max_examples=settings().max_examples * 3 // 2)
 @given(plan=PLANS)
 def test_each_has_one_true_fate_whatever_is_packed(plan, backend):
     """Packs with faults of entries and of requests, slots cut short, stops and deadlines; slots all come back."""

@@ -427,7 +427,7 @@ mails = st.fixed_dictionaries(
 
 
 @given(mails)
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 def test_whatever_is_generated_is_read_back(fields):
     """Any text, any name, any file."""
     message = Message(**fields)

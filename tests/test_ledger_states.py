@@ -299,7 +299,7 @@ class TwoWorkers(RuleBasedStateMachine):
     """
 
     resend = False
-    tried = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    tried = settings(max_examples=settings().max_examples * 3 // 5, stateful_step_count=40)
 
     def __init__(self):
         super().__init__()
@@ -401,7 +401,7 @@ class TwoResenders(TwoWorkers):
 class TwoSQLiteWorkers(TwoWorkers):
     """The same with a file, whose processes die as by ``kill -9``."""
 
-    tried = settings(max_examples=25, stateful_step_count=30, deadline=None)
+    tried = settings(max_examples=settings().max_examples // 4, stateful_step_count=30)
 
     def begin(self):
         self.folder = tempfile.TemporaryDirectory()

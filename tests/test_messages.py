@@ -102,7 +102,7 @@ inside = st.fixed_dictionaries(
 
 
 @given(inside)
-@settings(max_examples=60)
+@settings(max_examples=settings().max_examples * 3 // 5)
 def test_everything_inside_the_limits_is_accepted(fields):
     """By `check`, and by rules that were written apart from it: those of the simulated SES."""
     message = Message(**fields)
@@ -201,7 +201,7 @@ def test_everything_outside_is_named(field, broken):
 
 
 @given(inside, st.sampled_from(BROKEN))
-@settings(max_examples=60)
+@settings(max_examples=settings().max_examples * 3 // 5)
 def test_a_fault_is_named_in_any_message(fields, fault):
     """Whatever else a message has, the one fault in it is found, and no other."""
     field, broken = fault
@@ -244,7 +244,7 @@ PLACES = {
 
 
 @given(st.sampled_from(sorted(PLACES)), st.sampled_from(INJECTION), st.text(ALPHANUMERIC, max_size=3))
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 def test_no_field_lets_a_header_in(place, bad, around):
     """A line break or another control character is found in every field that goes into a header."""
     for text in (around + bad, bad + around, around + bad + around):

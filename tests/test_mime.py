@@ -230,7 +230,7 @@ def test_text_is_written_as(text, body):
 
 
 @given(st.text(st.sampled_from(".From =\n\t x"), max_size=700))
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 def test_quoted_printable_has_no_risky_or_long_line(text):
     """At most 76 characters, none beginning with a dot or "From ", none ending with a blank."""
     body = of_text(text)
@@ -903,7 +903,7 @@ pieces = st.lists(
 
 
 @given(pieces)
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 def test_no_bytes_raise_and_none_get_out_unsafe(raw):
     """Whatever somebody hands over is a message with problems at worst."""
     message = Message.from_mime(raw)

@@ -134,7 +134,11 @@ STEPS = st.lists(st.tuples(st.sampled_from([0.0, 0.004, 0.02, 0.3, 1.1, 40.0, 20
 
 
 # A call of the server for each step: to make a failing example smaller would take minutes.
-@settings(max_examples=60, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings().max_examples * 3 // 5,
+    phases=[Phase.generate],
+    suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture],
+)
 @given(steps=STEPS, rate=st.sampled_from([7.0, 50.0]), headroom=st.sampled_from([1.0, 0.99]))
 def test_the_script_reckons_as_the_arithmetic_does(
     client: Client,

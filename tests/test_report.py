@@ -398,7 +398,7 @@ def test_formulas_are_quoted(tmp_path, first):
 
 
 @given(st.text(st.characters(exclude_categories=[]), max_size=20))
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 def test_any_id_can_be_written(tmp_path_factory, text):
     """Quotes, commas, line breaks, and what is no character."""
     path = tmp_path_factory.mktemp("rows") / "out.csv"

@@ -150,7 +150,7 @@ async def test_a_slot_given_back_after_a_throttle_does_not_shorten_the_wait():
     st.lists(st.tuples(st.sampled_from(["use", "release", "again", "part"]), st.integers(1, 9), st.floats(0, 2))),
     st.integers(1, 5),
 )
-@settings(max_examples=60)
+@settings(max_examples=settings().max_examples * 3 // 5)
 def test_what_is_used_never_exceeds_the_rate(steps, burst):
     """Whatever is given back in between, whole, twice or in part."""
 
