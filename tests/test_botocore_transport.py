@@ -660,6 +660,9 @@ def test_a_given_client_has_its_own_settings():
     assert BotocoreTransport(client=client_for(config=Config(retries={"max_attempts": 0})))
     with pytest.raises(SettingError, match="Give either client or"):
         BotocoreTransport(client=client_for(), region="us-east-1")
+    plain = {"region_name": "us-east-1", "endpoint_url": "http://mail.example.com", "config": NO_RETRIES}
+    with pytest.raises(SettingError, match="no TLS"):
+        BotocoreTransport(client=botocore.session.Session().create_client("sesv2", **plain))
     with pytest.raises(SettingError, match="sesv2, not for sts"):
         BotocoreTransport(client=client_for(service="sts"))
 

@@ -171,7 +171,8 @@ class BotocoreTransport:
             given client keeps connections.
 
     Raises:
-        SettingError: An argument cannot be used, or does not go with another; the given client repeats requests.
+        SettingError: An argument cannot be used, or does not go with another; the given client repeats requests, or
+            has an endpoint without TLS that is not on this machine.
         TypeError: *client* or *session* is something else.
 
     Source: Amazon SES API v2 reference, "SendEmail"; Developer Guide, "Global endpoints".
@@ -456,6 +457,7 @@ def _check_client(client: Any, *others: object) -> None:  # noqa: ANN401 - botoc
         raise SettingError("Give either client or session, region, profile and endpoint_url: a client has its own.")
     if (client.meta.config.retries or {}).get("total_max_attempts") != 1:
         raise SettingError(_REPEATS)
+    _parse_endpoint(client.meta.endpoint_url, "the given client")
 
 
 def _connections(client: Any, wanted: int | None) -> int:  # noqa: ANN401 - as above.
