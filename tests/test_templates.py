@@ -468,6 +468,26 @@ def test_no_line_break_gets_into_the_subject(value):
     assert () == make(data={"name": 7, "plan": 1}).check()
 
 
+@pytest.mark.parametrize(
+    ("subject", "data", "path"),
+    [
+        ("{{a.b}}", {"a": {"b": "x\ny", "c": "fine\n"}}, "a.b"),
+        ("{{a.1.b}}", {"a": ["", {"b": "x\ny"}]}, "a.1.b"),
+        ("{{a}}", {"a": ["x", {"b": ("\r",)}]}, "a"),
+        ("{{a}}", {"a": [itself, itself, "\r"]}, "a"),
+        ("{{a}}", {"a": [[itself, "\r"]]}, "a"),
+        ("{{#if a}}{{a.b}}{{/if}}", {"a": {"b": "\n"}}, "a.b"),
+    ],
+)
+def test_no_line_break_gets_into_the_subject_from_within(subject, data, path):
+    """Nor one of a value inside of another, or of all that is in one."""
+    template = Template(subject=subject, text="{{a}}")
+    assert [f"data[{path}]"] == [problem.field for problem in template.data_problems(data)]
+    assert not (TemplateData(data).json and template.suits(TemplateData(data)))
+    fine = {"a": [{"b": "x"}, {"b": "y", "c": "\n"}]} if "1" in path else {"a": {"b": "x"}}
+    assert () == template.data_problems(fine)
+
+
 def test_data_has_a_limit():
     """262,144 characters of JSON, and 1 MB with an inline template."""
     longest = "x" * (262_144 - len('{"name":"Kim","plan":""}'))

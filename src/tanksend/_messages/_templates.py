@@ -244,13 +244,15 @@ class _Needs:
     Args:
         names: Those that stand in the data by themselves.
         paths: Those that stand inside of others, with dots.
-        in_subject: Names at the top of the data that the subject uses, anywhere.
+        in_subject: Those that the subject uses, anywhere.
+        at_top: The first names of these.
         order: All of them, as they come in the template.
     """
 
     names: tuple[str, ...]
     paths: tuple[str, ...]
     in_subject: tuple[str, ...]
+    at_top: tuple[str, ...]
     order: tuple[str, ...]
 
 
@@ -259,31 +261,43 @@ def _needs_of(texts: Iterable[str], subject: str) -> _Needs:
     try:
         for text in texts:
             order.update((path, None) for tag in _outside_blocks(_tags(text)) if (path := tag.variable))
-        used = dict.fromkeys(path.partition(".")[0] for tag in _tags(subject) if (path := tag.variable))
+        used = dict.fromkeys(path for tag in _tags(subject) if (path := tag.variable))
     except _UnbalancedError:  # how SES reads it is anybody's guess
-        return _Needs((), (), (), ())
+        return _Needs((), (), (), (), ())
     return _Needs(
         tuple(path for path in order if "." not in path),
         tuple(path for path in order if "." in path),
         tuple(used),
+        tuple(dict.fromkeys(path.partition(".")[0] for path in used)),
         tuple(order),
     )
 
 
-def _lacks(values: Mapping[str, Any], path: Iterable[str]) -> bool:
+def _value_at(values: Mapping[str, Any], path: Iterable[str]) -> object:
+    """What SES finds there: None where it finds nothing."""
     value: Any = values
     for name in path:
         number = _NUMBER.fullmatch(name)
         if isinstance(value, Mapping):
             value = value.get(name, value.get(int(name)) if number else None)  # JSON writes 2026 as "2026"
-        elif isinstance(value, list | tuple) and name in _OF_A_LIST:
-            return False
         elif isinstance(value, list | tuple) and number:
             value = value[int(name)] if int(name) < len(value) else None
+        elif isinstance(value, str | int | float) or (isinstance(value, list | tuple) and name in _OF_A_LIST):
+            return ""  # of these Java may know an attribute; of None it does not
         else:
-            return not isinstance(value, str | int | float)  # of these Java may know an attribute; of None it does not
-        if value is None:
+            return None
+    return value
+
+
+def _has_break(value: object) -> bool:
+    """Whether a text in it, however deep, has a control character."""
+    level, seen = [value], set[int]()
+    while level:
+        if any(isinstance(each, str) and not each.isprintable() and has_control(each) for each in level):
             return True
+        nests = [each for each in level if isinstance(each, Mapping | list | tuple) and id(each) not in seen]
+        seen.update(map(id, nests))
+        level = [part for nest in nests for part in (nest.values() if isinstance(nest, Mapping) else nest)]
     return False
 
 
@@ -345,7 +359,7 @@ class Template:
                     break
             else:
                 return ()
-        return tuple(path for path in needs.order if _lacks(values, path.split(".")))
+        return tuple(path for path in needs.order if _value_at(values, path.split(".")) is None)
 
     def data_problems(self, data: Mapping[str, Any]) -> tuple[Problem, ...]:
         """What of *data* SES could not render the template with: variables missing, line breaks in the subject."""
@@ -354,10 +368,11 @@ class Template:
         if not missing and not needs.in_subject:
             return ()
         found = [Problem(f"data[{name}]", "is missing, and the template needs it") for name in missing]
-        for name in needs.in_subject:
-            value = data.get(name)
-            if isinstance(value, str) and not value.isprintable() and has_control(value):
-                found.append(Problem(f"data[{name}]", "has a control character or line break, and is in the subject"))
+        found += [
+            Problem(f"data[{path}]", "has a control character or line break, and is in the subject")
+            for path in needs.in_subject
+            if _has_break(_value_at(data, path.split(".")))
+        ]
         return tuple(found)
 
     def suits(self, data: TemplateData) -> bool:
@@ -371,9 +386,9 @@ class Template:
         for name in needs.names:
             if values.get(name) is None:
                 return False
-        for name in needs.in_subject:
+        for name in needs.at_top:
             value = values.get(name)
-            if isinstance(value, str) and not value.isprintable():
+            if not (value.isprintable() if isinstance(value, str) else isinstance(value, int | float)):
                 return not self.data_problems(data)
         return True
 
