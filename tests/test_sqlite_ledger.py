@@ -608,6 +608,15 @@ async def test_events_settle_keys(opened, fixtures):
     assert {"reject"} == set(found) - sent
 
 
+async def test_no_csv_takes_the_place_of_the_ledger(opened, path):
+    """A slip with the names must not cost what is known of a campaign."""
+    ledger = opened()
+    await ledger.claim(["a"])
+    with pytest.raises(SettingError, match="a file of its own"):
+        await ledger.to_csv(path)
+    assert {"a"} == set(await ledger.lookup(["a"]))
+
+
 async def test_old_keys_are_forgotten(opened, clock, monkeypatch):
     """By age; unknown ones only when asked for, and claims not while somebody may be working on them."""
     monkeypatch.setattr(module, "_PURGED_AT_ONCE", 2)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import csv
+import errno
+import math
 import random
 import sqlite3
 from contextlib import closing
 
 import pytest
 
+from tanksend._csv import seconds_of
 from tanksend.exceptions import Problem, SettingError, StorageError
 from tanksend.suppression import ImportReport, SQLiteSuppressionStore, _import, _sqlite as module
 from tanksend.suppression._sorted import Sorted
@@ -199,6 +202,48 @@ async def test_what_is_no_csv_is_one_bad_row(store, given):
     assert {"a@example.com", "b@example.com"} == set(await everybody(store))
 
 
+@pytest.mark.parametrize(
+    ("text", "bad"),
+    [
+        ('a@example.com\n"x@example.com\nb@example.com\nc@example.com', [2]),
+        ('a@example.com\n"x@example.com\nb@example.com\nc@example.com,manual,,"said ""no"""\n', [2]),
+        ('x@example.com,manual,,"no end\na@example.com\nb@example.com\nc@example.com\n', [1]),
+        ('a@example.com\n\nx@example.com,manual,,"no end\nb@example.com\nc@example.com,manual,,"said no"\n', [3]),
+        ('"x@example.com\na@example.com\n"x@example.com\nb@example.com\nc@example.com\n', [1, 3]),
+        ('"x@example.com\n' + "a@example.com\n" * 9_400 + "b@example.com\nc@example.com\n", [1]),
+        ('a@example.com\nx@example.com,boring,,"over\ny@example.com"\nb@example.com,manual,,"\n"\nc@example.com', [2]),
+    ],
+)
+async def test_a_forgotten_quote_takes_nobody_with_it(store, given, text, bad):
+    """Whoever is on the lines that follow is in the list; evidence may go over lines, where its quotes are in order."""
+    report = await store.import_csv(given(text))
+    assert [f"line {number}" for number in bad] == [problem.field for problem in report.problems]
+    assert {"a@example.com", "b@example.com", "c@example.com"} == set(await everybody(store))
+    assert len(bad) == report.skipped
+
+
+@pytest.mark.parametrize(
+    ("cell", "at"), [("20231114", 1_699_920_000.0), ("1700000000", 1.7e9), ("nan", None), ("inf", math.inf)]
+)
+def test_a_number_is_a_time_unless_it_is_a_day(cell, at):
+    """An end in 1970 would suppress nobody, and one that is no number everybody for good."""
+    if at is None:
+        with pytest.raises(ValueError, match="isoformat"):
+            seconds_of(cell)
+    else:
+        assert at == seconds_of(cell)
+
+
+async def test_no_csv_takes_the_place_of_the_list(store, path):
+    """A slip with the names must not cost the list; nor must a file of it be opened by hand, which drops its locks."""
+    await store.add(Suppression("kim@example.com"))
+    for use in (store.to_csv, store.import_csv):
+        for name in (path, f"{path}-wal"):
+            with pytest.raises(SettingError, match="a file of its own"):
+                await use(name)
+    assert {"kim@example.com"} == set(await everybody(store))
+
+
 async def test_not_all_problems_are_kept(store, given, monkeypatch):
     """A file that is something else altogether must not fill the memory."""
     monkeypatch.setattr(_import, "_PROBLEMS_KEPT", 2)
@@ -277,6 +322,16 @@ def test_rows_come_back_sorted():
     found.close()
     found.close()
     assert sorted(rows) == got
+
+
+def test_no_room_to_sort_is_said_to_be_that():
+    """The folder for temporary files may be full, and its disk another one than that of the list."""
+    entries = Sorted(1)
+    entries._opened().execute("PRAGMA max_page_count=2")
+    with pytest.raises(OSError, match="make room in the folder for temporary files") as caught:
+        entries.put([("x" * 10_000,)])
+    assert errno.ENOSPC == caught.value.errno
+    entries.close()
 
 
 def test_sorting_lets_a_fork_pass():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import TYPE_CHECKING
 
 from ._report import harmless, open_private
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Sequence
 
+_DAY = re.compile("[0-9]{8}")
 _FORMULAS = ("'=", "'+", "'-", "'@", "'\t", "'\r")
 
 
@@ -56,13 +59,18 @@ def seconds_of(text: str) -> float:
     """
     The Unix time that a cell says: a number, or ISO 8601, which is UTC unless it says otherwise.
 
+    Eight digits are a day, and not one of 1970.
+
     Raises:
         ValueError: It is neither.
     """
     try:
-        return float(text)
+        seconds = math.nan if _DAY.fullmatch(text) else float(text)
     except ValueError:
-        import datetime as dt  # only here: keeps the import of the package quick
+        seconds = math.nan
+    if not math.isnan(seconds):  # which SQLite would keep as nothing, and nothing never ends
+        return seconds
+    import datetime as dt  # only here: keeps the import of the package quick
 
-        found = dt.datetime.fromisoformat(text)
-        return (found if found.tzinfo else found.replace(tzinfo=dt.UTC)).timestamp()
+    found = dt.datetime.fromisoformat(text)
+    return (found if found.tzinfo else found.replace(tzinfo=dt.UTC)).timestamp()

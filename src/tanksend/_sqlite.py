@@ -364,6 +364,16 @@ class SQLiteFile(Generic[G]):
         self._check_process()
         return await self._writer.ask_in_turn(*works)
 
+    def spare(self, path: str | os.PathLike[str]) -> None:
+        """
+        See that *path*, which somebody will open by hand, is none of this file and those beside it.
+
+        Raises:
+            SettingError: It is one of them.
+        """
+        if os.path.realpath(path) in {self.path + ending for ending in ("", "-wal", "-shm", "-journal")}:
+            raise SettingError(f"the CSV needs a file of its own: {self.path} is the {self.schema.part} itself")
+
     def write_here(self, work: Callable[[G], object]) -> None:
         """As `write`, in this thread, with a connection of its own. Blocks. Raises `StorageError`."""
         self._check_process()

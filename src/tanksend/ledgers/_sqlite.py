@@ -212,6 +212,7 @@ class SQLiteLedger:
         """
         from anyio.to_thread import run_sync  # only here: keeps the import of the package quick
 
+        self._file.spare(path)
         number = 0
         file = await run_sync(PrivateCsv, path, _COLUMNS)
         try:

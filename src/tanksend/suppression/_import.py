@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections import deque
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,8 @@ from ._people import person
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
 
 COLUMNS = ("address", "reason", "at", "evidence", "expires_at")
 """What an export has, and what a file without a first line of names is taken to have, as far as it goes."""
@@ -85,11 +87,14 @@ class SuppressionCsv:
         self._file = Path(path).open(  # noqa: SIM115  (closed below)
             encoding="utf-8-sig", errors="surrogateescape", newline=""
         )
-        self._lines = csv.reader(self._file)
+        self._lines = _Lines(self._file)
+        self._records = csv.reader(self._lines)
+        self._is_csv = partial(_is_csv, csv)
         self._refused = csv.Error
         self._problems: list[Problem] = []
         self._rows = 0
         self._bad = 0
+        self._places = {name: place for place, name in enumerate(COLUMNS)}
         try:
             self._places = self._header()
         except BaseException:
@@ -112,7 +117,7 @@ class SuppressionCsv:
         first = next(self._read(), None)
         if first is None or any("@" in cell for cell in first):
             self._entries = self._all(first)
-            return {name: place for place, name in enumerate(COLUMNS)}
+            return self._places
         names = [re.sub("[^a-z]", "", cell.lower()) for cell in first]
         places = {_ALSO_CALLED.get(name, name): place for place, name in enumerate(names)}
         if "address" not in places:
@@ -127,18 +132,26 @@ class SuppressionCsv:
             yield from self._judged(cells)
 
     def _read(self) -> Iterator[list[str]]:
-        """The lines that have something in them; what the parser refuses is one bad row."""
+        """The rows that have something in them; what the parser refuses is one bad row."""
         while True:
+            self._lines.begin()
             try:
-                cells = next(self._lines)
+                cells = next(self._records)
             except StopIteration:
                 return
             except self._refused:
+                cells = None
+            if cells is None or self._is_torn(cells):
                 self._rows += 1
-                self._note("is not CSV")
-                continue
-            if cells and any(cells):
+                self._note("is not CSV" if len(self._lines.taken) == 1 else "has a quote that does not end")
+                self._lines.take_back()
+            elif any(cells):
                 yield cells
+
+    def _is_torn(self, cells: list[str]) -> bool:
+        """Whether a quote that somebody forgot took other lines with it: other people. Evidence may go over lines."""
+        lines = self._lines.taken
+        return len(lines) > 1 and ("\n" in self._cell(cells, "address") or not self._is_csv(lines))
 
     def _judged(self, cells: list[str]) -> Iterator[Entry]:
         self._rows += 1
@@ -150,7 +163,7 @@ class SuppressionCsv:
     def _note(self, reason: str) -> None:
         self._bad += 1
         if len(self._problems) < _PROBLEMS_KEPT:
-            self._problems.append(Problem(f"line {self._lines.line_num}", reason))
+            self._problems.append(Problem(f"line {self._lines.first}", reason))
 
     def _entry(self, cells: list[str]) -> Entry:
         _check_text("".join(cells))
@@ -177,6 +190,49 @@ class SuppressionCsv:
             return self._seconds_of(text)
         except ValueError:
             raise _BadRowError(f"has something in {name} that is no time: write 2026-11-24T09:00:00Z") from None
+
+
+class _Lines:
+    """
+    The lines of a file, which can be given again.
+
+    Attributes:
+        first: The number of the first one of the row under way, from 1.
+        taken: All of it.
+    """
+
+    def __init__(self, file: Iterable[str]) -> None:
+        self._file = iter(file)
+        self._again: deque[str] = deque()
+        self.first = 1
+        self.taken: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._file)
+        self.taken.append(line)
+        return line
+
+    def begin(self) -> None:
+        """A row begins with the next line."""
+        self.first += len(self.taken)
+        self.taken.clear()
+
+    def take_back(self) -> None:
+        """Give all but the first of the row again."""
+        self._again.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+
+def _is_csv(csv: ModuleType, lines: Iterable[str]) -> bool:
+    """Whether the quotes of *lines* are all in order. The parser's usual patience ends where a row goes over lines."""
+    try:
+        list(csv.reader(lines, strict=True))
+    except csv.Error:
+        return False
+    return True
 
 
 class _BadRowError(Exception):

@@ -7,18 +7,35 @@ touches a page of its own. The sorting is SQLite's, in a file that it makes, hid
 
 from __future__ import annotations
 
+import errno
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .._forks import watch
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    import sqlite3
+
+    try:
+        yield
+    except sqlite3.Error:  # its text is of a file that nobody sees
+        text = "the rows could not be sorted: make room in the folder for temporary files (TMPDIR)"
+        raise OSError(errno.ENOSPC, text) from None
 
 
 class Sorted:
-    """Takes tuples of one width, then gives them back sorted by their first column, then by age. Blocks."""
+    """
+    Takes tuples of one width, then gives them back sorted by their first column, then by age. Blocks.
+
+    What goes wrong with the file that it sorts in is an `OSError`.
+    """
 
     def __init__(self, width: int) -> None:
         self._width = width
@@ -29,13 +46,13 @@ class Sorted:
 
     def put(self, rows: Iterable[tuple[object, ...]]) -> None:
         """Add rows."""
-        with self._lock:
+        with self._lock, _told():
             marks = ",".join("?" * self._width)
             self._opened().executemany(f"INSERT INTO staged VALUES ({marks})", rows)  # noqa: S608  (marks alone)
 
     def some(self, number: int) -> list[tuple[object, ...]]:
         """The next *number* rows; none at the end."""
-        with self._lock:
+        with self._lock, _told():
             if self._cursor is None:
                 self._cursor = self._opened().execute("SELECT * FROM staged ORDER BY c0, rowid")
             return self._cursor.fetchmany(number)

@@ -120,11 +120,12 @@ class SQLiteSuppressionStore:
         When this is cancelled or fails, nothing or a part of the file has been added; to run it again does no harm.
 
         Raises:
-            OSError: The file cannot be read.
+            OSError: The file cannot be read, or there is no room to sort it in the folder for temporary files.
             SettingError: Its first line names columns, and none is the address.
         """
         from anyio.to_thread import run_sync  # only here: keeps the import of the package quick
 
+        self._file.spare(path)
         file = await run_sync(SuppressionCsv, path)
         entries = Sorted(6)
         try:
@@ -149,6 +150,7 @@ class SQLiteSuppressionStore:
         """
         from anyio.to_thread import run_sync  # only here: keeps the import of the package quick
 
+        self._file.spare(path)
         number, after = 0, ""
         file = await run_sync(PrivateCsv, path, COLUMNS)
         try:
