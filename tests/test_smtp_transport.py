@@ -174,7 +174,7 @@ class Scripted:
                 self._sockets.append(connection)
                 lines = connection.makefile("rb")
             if verb == "DATA" and self.last.startswith("354"):
-                while lines.readline() != b".\r\n":
+                while lines.readline() not in (b".\r\n", b""):
                     pass
                 if not self._answer(connection, "CONTENT"):
                     break
@@ -755,6 +755,21 @@ async def test_a_reply_that_breaks_off_is_none(authority):
     with Abrupt(authority.context()) as server:
         error = await failure(transport_to(server, authority))
     assert isinstance(error, OutcomeUnknownError)
+
+
+async def test_lost_in_the_middle_of_the_content(authority):
+    """More than fits into any buffer, so that some of it was never handed over: nobody has the mail."""
+
+    class Weary(Scripted):
+        def _answer(self, connection, verb):
+            return super()._answer(connection, verb) and verb != "DATA"
+
+    with Weary(authority.context()) as server:
+        server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+        request = request_for(attachments=[Attachment("a.bin", b"a" * 8_000_000)])
+        error = await failure(transport_to(server, authority), request)
+    assert (ConnectionFailedError, True) == (type(error), error.retryable)
+    assert "could not be handed over" in str(error)
 
 
 async def test_the_network_has_the_whole_limit_for_each_piece(scripted, authority, monkeypatch):
