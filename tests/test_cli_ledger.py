@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
@@ -190,6 +191,37 @@ def test_as_a_process(tmp_path):
         command, capture_output=True, check=True, env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
     )
     assert b"\\u043a\\u043b\\u044e\\u0447" in done.stdout
+
+
+def test_a_reader_that_has_seen_enough(tmp_path, monkeypatch, capsys):
+    """`… | head` is no error to speak of, and Python has nothing to complain of when it ends."""
+    path = str(tmp_path / "campaign.sqlite")
+    anyio.run(fill, lambda: SQLiteLedger(path))
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert main(["ledger", path]) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_ends_it(place, monkeypatch):
+    """Without a traceback."""
+
+    async def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tanksend.cli._ledger._run", interrupted)
+    assert main(["ledger", *place[0]]) == 130
+
+
+def test_an_empty_file_stays_empty(tmp_path, capsys):
+    """Whoever looks changes nothing."""
+    path = tmp_path / "empty"
+    path.touch()
+    assert main(["ledger", str(path)]) == 1
+    assert "it is empty" in capsys.readouterr().err
+    assert path.read_bytes() == b""
 
 
 def test_the_command_is_named_in_the_help(capsys):

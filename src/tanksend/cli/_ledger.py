@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _DAY = 86_400.0
 _LISTED = 100
+_INTERRUPTED = 130  # as a shell says it
 _SETTLED = {"sent": Status.SENT, "not-sent": Status.FAILED}
 _MEANS = {
     None: "claimed: somebody is working on them",
@@ -60,10 +61,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a key may hold what this terminal cannot show
     try:
         book = _open(options)
-        return anyio.run(_run, book, options)
+        status = anyio.run(_run, book, options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has; what is still to be shown goes nowhere
+        _hush()
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except (TanksendError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+    return status
+
+
+def _hush() -> None:
+    """Point the output to nowhere, so that Python does not complain of it when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,7 +126,7 @@ def _open(options: argparse.Namespace) -> _Book:
     The ledger; it has to be there already.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, or nothing in it.
         SettingError: The DSN or the table cannot be used.
     """
     name = options.ledger
@@ -121,6 +136,8 @@ def _open(options: argparse.Namespace) -> _Book:
         return PostgresLedger(name, table=options.table, timeout=5.0, create=False)
     if not os.path.exists(name):  # noqa: PTH110
         raise FileNotFoundError(f"there is no file {name}")
+    if os.path.isfile(name) and not os.path.getsize(name):  # noqa: PTH113, PTH202
+        raise FileNotFoundError(f"there is no ledger in {name}: it is empty")
     from ..ledgers import SQLiteLedger
 
     return SQLiteLedger(name)

@@ -138,10 +138,13 @@ class MemoryLedger:
     async def purge(self, older_than: float | dt.timedelta, *, unknown: bool = False) -> int:
         """Forget what came to its fate longer ago than that; see `SQLiteLedger.purge`."""
         before = self._clock.wall() - as_seconds(older_than, least=0.0)
-        kept = {None} if unknown else {None, Status.UNKNOWN}
-        old = [entry.key for entry in self._entries() if entry.at < before and entry.status not in kept]
-        with self._shelf.lock:
-            return sum(self._shelf.rows.pop(digest(key), None) is not None for key in old)
+        kept, view = {None} if unknown else {None, Status.UNKNOWN}, self._view()
+        with self._shelf.lock:  # all the while: a key may be claimed meanwhile
+            rows = self._shelf.rows
+            old = [name for name, row in rows.items() if row.at < before and view.fate(row) not in kept]
+            for name in old:
+                del rows[name], self._shelf.keys[name]
+        return len(old)
 
     def __repr__(self) -> str:
         return f"<MemoryLedger {len(self._shelf.rows)} keys>"
