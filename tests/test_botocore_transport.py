@@ -289,6 +289,21 @@ async def test_what_goes_wrong_before_the_request_is_certain(monkeypatch, tmp_pa
             assert 0 == len(ses.inbox)
 
 
+@pytest.mark.parametrize(
+    ("bundle", "sentence"),
+    [("none.pem", r"cannot be loaded \(FileNotFoundError\)"), ("config", "be loaded"), (".", "names a directory")],
+)
+async def test_certificates_that_cannot_be_loaded_are_no_matter_of_the_network(monkeypatch, tmp_path, bundle, sentence):
+    """And the same for every message."""
+    (tmp_path / "config").touch()
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / bundle))
+    transport = BotocoreTransport(region="us-east-1", endpoint_url="https://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match=sentence) as caught:
+        await transport.send(request_for())
+    await transport.aclose()
+    assert Scope.ACCOUNT == caught.value.scope
+
+
 async def test_tls_that_breaks_in_the_middle_is_unknown(monkeypatch, tmp_path):
     """The class of botocore's error is the same as for a handshake that fails; where it comes from is not."""
     authority = trustme.CA()

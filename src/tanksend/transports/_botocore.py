@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ from ._crew import Crew
 from ._ses import _harmless, _seconds, _unusable
 from ._settings import _parse_endpoint
 from ._stored import StoredTemplates
+from ._tls import client_context
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -386,6 +388,7 @@ class BotocoreTransport:
             return _Client(self._given, None if keys is None else lambda: keys)
         try:
             session = open_session(self._profile) if self._session is None else self._session
+            _check_bundle(session.get_config_variable("ca_bundle"))
             calls = self._make_client(session)
             _parse_endpoint(calls.meta.endpoint_url, "botocore's configuration")
             return _Client(calls, session.get_credentials)
@@ -458,6 +461,15 @@ def _check_client(client: Any, *others: object) -> None:  # noqa: ANN401 - botoc
     if (client.meta.config.retries or {}).get("total_max_attempts") != 1:
         raise SettingError(_REPEATS)
     _parse_endpoint(client.meta.endpoint_url, "the given client")
+
+
+def _check_bundle(bundle: str | None) -> None:
+    """Refuse certificates that botocore would stumble over in each handshake, as if it were the network."""
+    if not bundle:
+        return
+    if Path(bundle).is_dir():
+        raise SettingError("AWS_CA_BUNDLE or ca_bundle of the profile names a directory, and botocore wants a file.")
+    client_context(bundle)
 
 
 def _connections(client: Any, wanted: int | None) -> int:  # noqa: ANN401 - as above.
