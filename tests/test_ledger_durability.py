@@ -292,7 +292,7 @@ async def test_a_locked_ledger_stops_the_batch(path):
     ledger = SQLiteLedger(path, lock_timeout=0.05)
     await ledger.lookup(["makes the file"])
     batch = Batch(ledger)
-    with closing(sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)) as other:
+    with closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)) as other:
 
         def lock(result):
             if result.index == 20:
