@@ -392,6 +392,13 @@ def test_an_invitation_that_contradicts_itself_is_refused(ics, method, field):
     assert [f"attachments[0].{field}"] == faults(make(attachments=[invitation]))
 
 
+def test_a_calendar_with_a_long_run_of_blanks_is_soon_read():
+    """It may come from outside; looking for the end of each blank again would take minutes."""
+    blanks = CALENDAR.replace("REQUEST", f"REQUEST{' ' * 500_000}x")
+    assert ["method"] == [problem.field for problem in Attachment.invitation(blanks).check()]
+    assert () == Attachment.invitation(blanks.replace("x\n", "\t\n")).check()
+
+
 def test_a_second_invitation_is_refused():
     """Which of two calendars beside the text a mail program shows is anybody's guess."""
     files = [Attachment.invitation(CALENDAR), Attachment("a.txt", b"1"), Attachment.invitation(CALENDAR)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # RFC 5546 section 1.4: what a calendar object asks of its reader.
 _METHODS = frozenset({"ADD", "CANCEL", "COUNTER", "DECLINECOUNTER", "PUBLISH", "REFRESH", "REPLY", "REQUEST"})
-_CALENDAR_METHOD = re.compile(r"^METHOD(?:;[^:\n]*)?:[ \t]*(.*?)[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_CALENDAR_METHOD = re.compile(r"^METHOD(?:;[^:\n]*)?:(.*)$", re.IGNORECASE | re.MULTILINE)
 _CALENDAR_FOLD = re.compile(r"\n[ \t]")  # RFC 5545 section 3.1
 # How files begin that are compressed already: zip and with it docx, xlsx, pptx, odt and jar; gzip, bzip2, xz, 7z, zstd,
 # rar, PNG, JPEG, GIF, PDF, MP3. MP4, WebP and HEIC say so a little later.
@@ -201,7 +201,7 @@ class Attachment:
             yield Problem("content", "is not UTF-8, as a calendar must be")
             return
         said = _CALENDAR_METHOD.findall(_CALENDAR_FOLD.sub("", calendar.replace("\r\n", "\n")))
-        if [each.upper() for each in said] != [method.upper()]:
+        if [each.strip(" \t").upper() for each in said] != [method.upper()]:
             yield Problem("method", "is not the METHOD property that the calendar has, or the calendar has not one")
 
     def __repr__(self) -> str:
