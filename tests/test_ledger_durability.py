@@ -243,7 +243,7 @@ async def test_a_full_disk_stops_the_batch(tmp_path):
         path = disk / "ledger.db"
         ledger = SQLiteLedger(path)
         batch = Batch(ledger)
-        messages = letters(5_000)
+        messages = letters(2_000)
         report = await batch.send(messages)
         batch.stopped_cleanly(report, "Make room on it, then run again")
         held_by_the_file(path, batch)
