@@ -350,19 +350,19 @@ class SQLiteFile(Generic[G]):
         self._check_process()
         return await self._reader.ask(work)
 
-    async def write(self, work: Callable[[G], T]) -> T:
+    async def write(self, work: Callable[[G], T], size: int = 1) -> T:
         """
-        What *work* returns, when what it wrote is on the disk. Raises `StorageError`.
+        What *work* returns, when what it wrote, some *size* rows, is on the disk. Raises `StorageError`.
 
         It has to look before it writes: an error of its own, after it wrote something, undoes nothing.
         """
         self._check_process()
-        return await self._writer.ask(work)
+        return await self._writer.ask(work, size)
 
-    async def write_in_turn(self, *works: Callable[[G], Any]) -> list[Any]:
+    async def write_in_turn(self, *works: Callable[[G], Any], size: int = 1) -> list[Any]:
         """What *works* return, done one after the other; see `write`."""
         self._check_process()
-        return await self._writer.ask_in_turn(*works)
+        return await self._writer.ask_in_turn(*works, size=size)
 
     def spare(self, path: str | os.PathLike[str]) -> None:
         """

@@ -42,12 +42,16 @@ class Job(Generic[G, T]):
         work: Called in the thread with what `serve` gives it.
         error: What to raise instead of returning.
         outcome: What *work* returned.
+        size: How many things it is about, for the gap between groups.
     """
 
-    __slots__ = ("done", "error", "loop", "outcome", "work")
+    __slots__ = ("done", "error", "loop", "outcome", "size", "work")
 
-    def __init__(self, work: Callable[[G], T], loop: Hashable = None, done: anyio.Event | None = None) -> None:
+    def __init__(
+        self, work: Callable[[G], T], loop: Hashable = None, done: anyio.Event | None = None, size: int = 1
+    ) -> None:
         self.work = work
+        self.size = size
         self.loop = loop
         self.done = done
         self.error: BaseException | None = None
@@ -75,7 +79,8 @@ class Worker(Generic[G]):
             what it raises is the error of all of them.
         rest: Called in the thread before it ends.
         gap: Seconds from the beginning of one group to the next, so that groups form at paced rates, too; fewer when
-            so much is asked for that a group is worth its while sooner. A request after a pause never waits for it.
+            so many things are asked for that a group is worth its while sooner. A request after a pause never waits
+            for it.
     """
 
     def __init__(
@@ -98,24 +103,24 @@ class Worker(Generic[G]):
         self._queue: SimpleQueue[Job[G, Any] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    async def ask(self, work: Callable[[G], T]) -> T:
+    async def ask(self, work: Callable[[G], T], size: int = 1) -> T:
         """
-        Have *work* done, and wait for it.
+        Have *work* done, which is about *size* things, and wait for it.
 
         Whoever is cancelled while waiting has asked all the same: it is done, and nobody hears what came of it.
         """
         done = anyio.Event()
-        job: Job[G, T] = Job(work, this_loop(), done)
+        job: Job[G, T] = Job(work, this_loop(), done, size)
         self._put(job)
         await done.wait()
         return job.result()
 
-    async def ask_in_turn(self, *works: Callable[[G], Any]) -> list[Any]:
+    async def ask_in_turn(self, *works: Callable[[G], Any], size: int = 1) -> list[Any]:
         """Have *works* done one after the other, and nothing of them after what is asked for later; see `ask`."""
         done = anyio.Event()
         loop = this_loop()
         jobs: list[Job[G, Any]] = [Job(work, loop) for work in works]
-        jobs[-1].done = done
+        jobs[-1].done, jobs[-1].size = done, size
         self._put(*jobs)
         await done.wait()
         return [job.result() for job in jobs]
@@ -155,7 +160,7 @@ class Worker(Generic[G]):
             group = [job, *self._waiting()]
             self._do(group)
             _wake(group)
-            gap = min(self._gap, _WORTHWHILE * (begun - before) / len(group))
+            gap = min(self._gap, _WORTHWHILE * (begun - before) / sum(job.size for job in group))
             del job, group
             # Here and not after the next request came: that would wake this thread only to let it sleep again.
             time.sleep(max(0.0, begun + gap - time.monotonic()))

@@ -236,12 +236,12 @@ class _Desk:
     async def write(self, errand: Errand) -> list[Any]:
         """The answers of *errand*, when what it changed is committed."""
         self._writing.check_process()
-        return await self._writer.ask(errand)
+        return await self._writer.ask(errand, len(errand.asked))
 
     async def write_in_turn(self, *errands: Errand) -> list[list[Any]]:
         """The answers of *errands*, carried out one after the other; see `write`."""
         self._writing.check_process()
-        return await self._writer.ask_in_turn(*errands)
+        return await self._writer.ask_in_turn(*errands, size=sum(len(errand.asked) for errand in errands))
 
     def stop(self) -> None:
         """Let the threads end and close their connections; does not wait. For finalizers, too."""

@@ -7,8 +7,6 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-import attrs
-
 from .._clock import SystemClock
 from .._csv import PrivateCsv, moment
 from .._sqlite import LOCK_SECONDS, SQLiteFile, absolute, when_gone
@@ -95,10 +93,11 @@ class SQLiteLedger:
         if not keys:
             return {}
         names = {key: digest(key) for key in keys}
-        return await self._write(partial(self._claim, names=names, resend=resend_unknown))
+        return await self._write(partial(self._claim, names=names, resend=resend_unknown), size=len(names))
 
     def _claim(self, book: Book, *, names: Mapping[str, bytes], resend: bool) -> Mapping[str, Claim]:
-        view = attrs.evolve(self._view(), me=self._holder.hold())
+        self._holder.hold()
+        view = self._view()
         answers: dict[str, Claim] = {}
         for key, name in names.items():
             answers[key], row = claim(book.get(name), view, self._lease, resend_unknown=resend)
@@ -116,12 +115,15 @@ class SQLiteLedger:
         if entries:
             await self._write_fates(entries)
 
-    async def _write_fates(self, entries: Sequence[LedgerEntry], *then: Callable[[Book], Any]) -> list[Any]:
-        """Record *entries*, and those that could not be before, and do *then*."""
+    async def _write_fates(
+        self, entries: Sequence[LedgerEntry], *then: Callable[[Book], Any], more: int = 0
+    ) -> list[Any]:
+        """Record *entries*, and those that could not be before, and do *then*, which is about *more* keys."""
         late, self._late = self._late, []
         kept = [*late, *entries]
         try:
-            return await self._file.write_in_turn(partial(_record, named=_named(kept), view=self._view()), *then)
+            recording = partial(_record, named=_named(kept), view=self._view())
+            return await self._file.write_in_turn(recording, *then, size=len(kept) + more)
         except StorageError:
             self._late += kept
             raise
@@ -132,7 +134,7 @@ class SQLiteLedger:
         """As `record` and then `claim`, with one sync at the most; see `BatchingLedger`."""
         names = {key: digest(key) for key in keys}
         claiming = partial(self._claim, names=names, resend=resend_unknown)
-        _, answers = await self._write_fates(entries, claiming)
+        _, answers = await self._write_fates(entries, claiming, more=len(names))
         return answers  # type: ignore[no-any-return]
 
     async def pending(self) -> AsyncIterator[LedgerEntry]:
@@ -261,9 +263,9 @@ class SQLiteLedger:
         await self._write_late()
         return await self._file.read(work)
 
-    async def _write(self, work: Callable[[Book], T]) -> T:
+    async def _write(self, work: Callable[[Book], T], size: int = 1) -> T:
         await self._write_late()
-        return await self._file.write(work)
+        return await self._file.write(work, size)
 
     async def _write_late(self) -> None:
         if self._late:
