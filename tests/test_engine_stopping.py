@@ -799,6 +799,8 @@ async def test_a_limiter_whose_feedback_hangs_delays_the_end_by_the_grace_only(c
     result = await sender.send(letter())
     assert result.status is SENT
     assert clock.monotonic() == 1005
+    report = await sender.send_all([letter("0")])
+    assert (report.ok, report.note) == (True, None)
 
 
 async def test_the_grace_can_be_cut_short(clock, ears):

@@ -173,7 +173,7 @@ class Run:
 
     def hurry(self) -> None:
         """The grace is over: whatever still goes on is cut off."""
-        if self.failure is None:
+        if self.failure is None and not self.done.is_set():
             self.stop("stopped")
         self.workers.cut()
         self.intake.abort()
