@@ -549,12 +549,50 @@ async def test_a_spent_quota_holds_the_batch_until_there_is_room(clock):
     assert results[2].error.remedy == quota.remedy
 
 
-async def test_a_limiter_that_fails_for_somebody_who_has_left_changes_nothing(clock):
-    """The answer comes when the message that it was for has no time left."""
-    limiter = Slots(ValueError(), clock=clock, takes=2)
+@pytest.mark.parametrize("answers", [[None], [Slot(0.0, 1), None], [Slot(0.0, 2), None]])
+async def test_a_limiter_that_answers_with_no_slot_has_failed(clock, answers):
+    """Also where it is asked again, and for the recipients that a slot had no room for."""
+
+    class Forgetful(Slots):
+        async def reserve(self, demand):
+            self.asked.append(demand.recipients)
+            assert len(self.asked) < 10
+            return answers[min(len(self.asked), len(answers)) - 1]
+
+    limiter, wire = Forgetful(), Wire(clock)
+    sender = Sender(from_=NAME, transport=wire, limiter=limiter, clock=clock, max_parallel=1)
+    report = await sender.send_all([letter(str(i), recipients=2) for i in range(2)])
+    sent = sum(answer == Slot(0.0, 2) for answer in answers)
+    assert (sent, 2 - sent) == (report.counts[Status.SENT], report.counts[Status.HELD])
+    assert [row.error for row in report.rows if row.status is Status.HELD] == ["LimiterFailed"] * (2 - sent)
+    assert len(limiter.released) == (answers[0] == Slot(0.0, 1))
+
+
+async def test_a_stop_does_not_wait_for_a_limiter_to_answer(clock):
+    """Nothing is on the wire: who cancels, or whose time is over, is not kept for the grace."""
+    limiter = Slots(clock=clock, takes=1e6)
     sender = Sender(from_=NAME, transport=Wire(clock), limiter=limiter, clock=clock)
-    with pytest.raises(HeldError) as raised:
-        await sender.send(letter(), give_up_after=1)
+    began = clock.monotonic()
+    with pytest.raises(HeldError):
+        await sender.send(letter(), give_up_after=3)
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel_after, clock, 2, scope)
+            await sender.send_all([letter()])
+    assert clock.monotonic() == began + 5
+    assert sender.last_report.counts[Status.HELD] == 1
+
+
+async def test_a_limiter_that_fails_for_somebody_who_has_left_changes_nothing(clock):
+    """The answer, the first that takes time, comes when the message that it was for has no time left."""
+    limiter = Slots(0.0, ValueError(), clock=clock)
+    sender = Sender(from_=NAME, transport=Wire(clock), limiter=limiter, clock=clock)
+    async with sender.stream([]) as nothing:  # keeps the lanes, and what they know of the limiter
+        await sender.send(letter())
+        limiter.takes = 2
+        with pytest.raises(HeldError) as raised:
+            await sender.send(letter(), give_up_after=1)
+        assert nothing.report.total == 0
     assert raised.value.code == "Deadline"
 
 

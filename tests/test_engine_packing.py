@@ -1024,19 +1024,23 @@ async def test_an_account_uses_its_day_to_the_last(clock):
     assert ses.counts.quota_refusals == 0
 
 
-async def test_who_has_left_while_the_limiter_refuses_stops_nobody(clock, ears):
-    """The pack's oldest ran out of time, and with it the question."""
+async def test_who_has_left_while_the_limiter_refuses_stops_nobody(clock):
+    """The pack's oldest ran out of time, and with it the question: the first that is not answered at once."""
 
     class Slow(Day):
         async def reserve(self, demand):
-            await clock.sleep(2)
+            if self.asked:
+                await clock.sleep(2)
             return await super().reserve(demand)
 
-    limiter = Slow(1, clock=clock)
-    sender = sender_of(Wire(clock), clock, limiter=limiter, observers=[ears])
-    await sender.send_all(letters(4), give_up_after=1)
-    assert {HELD: 4} == ears.counts()
-    assert {"Deadline"} == {result.error.code for result in ears.fates.values()}
+    limiter = Slow(2, clock=clock)
+    sender = sender_of(Wire(clock), clock, limiter=limiter)
+    async with sender.stream([]):  # keeps the lanes, and what they know of the limiter
+        await sender.send_all(letters(1))
+        report = await sender.send_all(letters(4), give_up_after=1)
+    assert report.counts[HELD] == 4
+    assert {"Deadline"} == {row.error for row in report.rows}
+    assert len(limiter.asked) == 2
 
 
 # --- memory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 from ..exceptions import HeldError, Scope, SendError, SettingError, StorageError, ThrottlingError
+from ..typing import Slot
 
 
 class MissingKeyError(SettingError):
@@ -37,6 +38,18 @@ def held_by(error: SendError) -> SendError:
         remedy=error.remedy,
         resume_at=error.resume_at,
     )
+
+
+def a_slot(answer: object) -> Slot:
+    """
+    *answer*, which a limiter of the caller's own gave.
+
+    Raises:
+        TypeError: It is no slot. Nothing can be sent with it, and who asked again would ask for ever.
+    """
+    if isinstance(answer, Slot):
+        return answer
+    raise TypeError
 
 
 def limiter_error(error: Exception) -> SendError:

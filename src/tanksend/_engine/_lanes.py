@@ -18,7 +18,7 @@ import anyio
 from .._messages import Priority
 from ..exceptions import DailyQuotaExceededError
 from ..typing import Demand, Slot
-from ._errors import limiter_error
+from ._errors import a_slot, limiter_error
 from ._waits import with_notice
 
 if TYPE_CHECKING:
@@ -198,8 +198,12 @@ class Lanes:
 
     def interrupt(self, run: Run) -> None:
         """*run* stops: when it leads, its leader must look up."""
-        if self._leader is run and self._nap is not None:
+        if self._leader is not run:
+            return
+        if self._nap is not None:
             self._nap.cancel()
+        elif self._asking is not None and self._best() is None:
+            self._asking.cancel()  # the slot would be for nobody, and whoever stops would wait for the limiter
 
     async def lead(self, run: Run) -> Parcel | None:
         """
@@ -282,14 +286,14 @@ class Lanes:
         slow, self._limiter_waits = self._limiter_waits, False
         if slow:
             return await self._ask_patiently(asked)
-        return await with_notice(self._limiter.reserve(asked), self._limiter_has_waited)
+        return a_slot(await with_notice(self._limiter.reserve(asked), self._limiter_has_waited))
 
     async def _ask_patiently(self, asked: Demand) -> Slot | None:
         """Ask a limiter that did not answer at once the last time; None when it was called off."""
         with anyio.CancelScope() as asking:
             self._asking = asking
             try:
-                return await with_notice(self._limiter.reserve(asked), self._limiter_has_waited)
+                return a_slot(await with_notice(self._limiter.reserve(asked), self._limiter_has_waited))
             finally:
                 self._asking = None
         return None
@@ -338,7 +342,7 @@ class Lanes:
             return self._still_goes(parcel)
         entry = parcel.entries[0]
         try:
-            charged = await self._limiter.reserve(Demand(extra, extra, entry.lane, min(extra, entry.uncounted)))
+            charged = a_slot(await self._limiter.reserve(Demand(extra, extra, entry.lane, min(extra, entry.uncounted))))
         except Exception as error:  # noqa: BLE001  (a limiter of the caller's own)
             self._put_back(slot, parcel)
             self._refused(entry, error)
