@@ -138,3 +138,14 @@ async def test_nothing_personal_in_reprs():
     entry = Suppression("secret@example.com", SuppressionReason.COMPLAINT, evidence="secret")
     assert repr(entry) == "<Suppression complaint>"
     assert "secret" not in repr(MemorySuppressionStore([entry]))
+
+
+async def test_what_is_no_suppression_is_refused_by_its_type():
+    """One text would be taken letter by letter, and nobody would be suppressed."""
+    with pytest.raises(TypeError, match="not one str"):
+        MemorySuppressionStore("a@example.com")
+    for entries in ([None], [b"a@example.com"]):
+        with pytest.raises(TypeError, match=r"Suppression\(address\)"):
+            MemorySuppressionStore(entries)
+    with pytest.raises(TypeError, match="not str"):
+        await MemorySuppressionStore().add("a@example.com")

@@ -639,6 +639,12 @@ def test_an_attachment_of_wrong_types_is_refused(wrong):
     assert "secret" not in str(caught.value)
 
 
+def test_attachments_are_several():
+    """One alone is a mistake that says so."""
+    with pytest.raises(TypeError, match="not one of them"):
+        Message("a@example.com", "Hi", "x", attachments=Attachment("a.pdf", b"1"))
+
+
 # --- unsubscribe -----------------------------------------------------------------------------------------------------
 
 

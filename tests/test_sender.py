@@ -85,6 +85,9 @@ async def test_send_takes_a_message_and_nothing_else(wire):
     """A mistake of the program, not of the data."""
     with pytest.raises(TypeError, match="send takes a Message, not str"):
         await Sender(from_=NAME, transport=wire).send("b@example.com")
+    with pytest.raises(TypeError, match="give_up_after must be seconds or a timedelta, not str"):
+        await Sender(from_=NAME, transport=wire).send(letter(), give_up_after="10")
+    assert wire.sent == []
 
 
 @pytest.mark.parametrize("duration", [30, 30.0, dt.timedelta(seconds=30)])

@@ -344,3 +344,12 @@ def test_sorting_lets_a_fork_pass():
     found.after_fork_in_parent()
     assert [("a",), ("b",)] == found.some(9)
     found.close()
+
+
+async def test_what_is_no_suppression_is_refused_by_its_type(tmp_path):
+    """Before anything of it is written."""
+    store = SQLiteSuppressionStore(tmp_path / "list.db")
+    with pytest.raises(TypeError, match="not str"):
+        await store.add(Suppression("a@example.com"), "b@example.com")
+    assert {} == await store.lookup(["a@example.com"])
+    store.close()

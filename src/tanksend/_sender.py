@@ -349,7 +349,11 @@ class ResultStream:
 
 
 def _seconds(duration: float | dt.timedelta | None) -> float | None:
-    return duration if duration is None or isinstance(duration, int | float) else duration.total_seconds()
+    if duration is None or isinstance(duration, int | float):
+        return duration
+    if not hasattr(duration, "total_seconds"):
+        raise TypeError(f"give_up_after must be seconds or a timedelta, not {type(duration).__name__}")
+    return duration.total_seconds()
 
 
 def own_error(result: SendResult, error: SendError) -> SendError:

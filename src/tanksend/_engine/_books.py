@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 NOT_SENT = frozenset({Status.INVALID, Status.SUPPRESSED, Status.FAILED})
 """Fates that are kept also of messages that were never claimed."""
-QUESTIONS = 16
+QUESTIONS = 4
 """Questions of a run that are under way at once; who comes then waits, and asks the next. Of those with time, one."""
 LOOK_AHEAD = 100
 """Waiting messages that are looked up again once somebody else was seen to work on the same batch."""

@@ -85,6 +85,8 @@ def _one_address(value: str | Address | None) -> Address | None:
 
 
 def _attachments(value: Iterable[Attachment]) -> tuple[Attachment, ...]:
+    if isinstance(value, Attachment):
+        raise TypeError("attachments must be a list or tuple of Attachment values, not one of them")
     items = tuple(value)
     for item in items:
         if not isinstance(item, Attachment):

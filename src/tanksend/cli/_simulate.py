@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -45,9 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
     add("--port", type=_port, default=_DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
-    add("--rate", type=float, help="recipients per second, -1 for unlimited (default: 14; 1 in the sandbox)")
+    add("--rate", type=_quota, help="recipients per second, -1 for unlimited (default: 14; 1 in the sandbox)")
     add("--mode", choices=("strict", "debt"), default="strict", help="how the rate is enforced (default: %(default)s)")
-    add("--daily-quota", type=float, help="recipients per 24 hours, -1 for unlimited (default: 50000; sandbox 200)")
+    add("--daily-quota", type=_quota, help="recipients per 24 hours, -1 for unlimited (default: 50000; sandbox 200)")
     add("--sent-before", type=int, default=0, help="recipients already sent in the last 24 hours")
     add("--sandbox", action="store_true", help="only verified recipients can be written to")
     add("--identity", action="append", metavar="NAME", help="a verified address or domain; may be repeated")
@@ -116,6 +117,16 @@ def _port(text: str) -> int:
     if not (text.isdecimal() and int(text) <= _LAST_PORT):
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {_LAST_PORT}")
     return int(text)
+
+
+def _quota(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if number != -1 and not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError("must be a number from 0 on, or -1 for unlimited")
+    return number
 
 
 def _chances(text: str) -> dict[str, float]:

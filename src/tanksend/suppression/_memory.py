@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .._clock import SystemClock
 from ..typing import Clock, Suppression
-from ._people import person
+from ._people import check_entry, person
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping
@@ -29,10 +29,13 @@ class MemorySuppressionStore:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._entries: dict[str, Suppression] = {}
+        if isinstance(entries, str):
+            raise TypeError("entries must be a list of suppressions or addresses, not one str")
         for entry in entries:
-            self._put(entry if isinstance(entry, Suppression) else Suppression(entry))
+            self._put(Suppression(entry) if isinstance(entry, str) else entry)
 
     def _put(self, entry: Suppression) -> None:
+        check_entry(entry)
         self._entries[person(entry.address)] = entry
 
     async def lookup(self, addresses: Collection[str]) -> Mapping[str, Suppression]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .._addresses import Address
 from .._messages import default_validator
 from ..exceptions import InvalidAddressError
+from ..typing import Suppression
 
 
 def person(address: str) -> str:
@@ -16,3 +17,11 @@ def person(address: str) -> str:
         return default_validator().validate(parsed.email).key
     except InvalidAddressError:  # nobody can write to it, so how it is kept does not matter
         return parsed.key
+
+
+def check_entry(entry: object) -> None:
+    """See that *entry* is a `Suppression`. Raises `TypeError`."""
+    if not isinstance(entry, Suppression):
+        raise TypeError(
+            f"only a Suppression can be added, such as Suppression(address), not {type(entry).__name__}"
+        )

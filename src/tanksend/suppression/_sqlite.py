@@ -10,7 +10,7 @@ from .._csv import PrivateCsv, moment
 from .._sqlite import LOCK_SECONDS, Schema, SQLiteFile, plain, when_gone
 from ..typing import Clock, Suppression
 from ._import import COLUMNS, ImportReport, SuppressionCsv
-from ._people import person
+from ._people import check_entry, person
 from ._sorted import Sorted
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ class SQLiteSuppressionStore:
 
 
 def _row(entry: Suppression) -> Entry:
+    check_entry(entry)
     evidence = None if entry.evidence is None else _storable(entry.evidence)
     name, address = _name(entry.address), _storable(entry.address)
     return (name, None if address == name else address, entry.reason.value, entry.at, evidence, entry.expires_at)
