@@ -833,6 +833,26 @@ async def test_requests_leave_when_they_are_due_though_claims_take_their_time(ma
     assert limiter.outstanding == 0
 
 
+async def test_at_a_high_rate_messages_share_what_it_costs_to_ask(make, wire, book, clock):
+    """A sync for each of 500 a second is a good part of a processor; and still each leaves when it is due."""
+    book.takes = {"claim": 0.002, "record": 0.002}
+    wire.takes = 0.05
+    limiter = Even(clock, 0.002)
+    await make(limiter=limiter).send_all(letters(str(i) for i in range(600)))
+    assert len(book.asked_for("claim")) < 120
+    assert len(book.asked_for("record")) < 80
+    moments = [moment for _, moment in wire.left]
+    assert {0.002} == {round(b - a, 6) for a, b in pairwise(moments[200:])}
+    assert limiter.outstanding == 0
+
+
+async def test_a_single_mail_does_not_wait_for_others(make, wire, book, clock):
+    """Nothing else is on its way that could share the cost."""
+    for key in "ab":
+        await make().send(letter(key))
+        assert clock.monotonic() == 1000
+
+
 async def test_no_slot_is_taken_ahead_by_more_than_a_tenth_of_a_second(make, wire, book, clock):
     """Claims that take longer let their slots lapse, once, and keep what they have claimed."""
     book.takes = {"claim": 0.5}

@@ -161,11 +161,11 @@ def test_without_full_synchronous_the_proof_fails(path, needs):
 
 
 @contextmanager
-def small_disk(tmp_path):
+def small_disk(tmp_path, size="512k"):
     """A disk of its own, where this user may make one."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
         pytest.skip("only root may make a small disk here (mount -t tmpfs)")
     try:
@@ -255,7 +255,7 @@ async def test_a_full_disk_stops_the_batch(tmp_path):
 
 async def test_a_disk_that_is_read_only_stops_the_batch(tmp_path):
     """Before anything is sent."""
-    with small_disk(tmp_path) as disk:
+    with small_disk(tmp_path, "16m") as disk:
         async with SQLiteLedger(disk / "ledger.db") as ledger:
             await ledger.claim(["made"])
         remount(disk, "ro")

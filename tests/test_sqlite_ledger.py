@@ -301,7 +301,7 @@ def test_it_serves_several_loops_and_threads_at_once(path):
 
 async def test_the_log_does_not_grow_for_ever(opened, path, monkeypatch):
     """It is copied into the file beside the writer, and begins anew."""
-    monkeypatch.setattr("tanksend._sqlite._CHECKPOINT_ROWS", 100)
+    monkeypatch.setattr("tanksend._sqlite._CHECKPOINT_PAGES", 100)
     ledger, sizes = opened(), []
     for turn in range(40):
         keys = [f"key-{turn}-{number}" for number in range(50)]

@@ -223,37 +223,3 @@ async def test_a_rest_that_fails_leaves_nobody_waiting():
         assert 1 == await worker.ask(lambda size: size)
         worker.stop()
         worker.join()
-
-
-async def test_small_groups_keep_their_distance_and_large_ones_do_not(monkeypatch):
-    """Until three things or more are asked for in the time: what is large for one caller need not wait for others."""
-    now, slept = 0.0, []
-
-    class Watch:
-        @staticmethod
-        def monotonic():
-            return now
-
-        @staticmethod
-        def sleep(seconds):
-            nonlocal now
-            now += seconds
-            slept.append(round(seconds, 6))
-
-    def take_time(jobs):
-        nonlocal now
-        now += 0.002
-        serve(jobs)
-
-    monkeypatch.setattr("tanksend._worker.time", Watch)
-    worker = Worker("test-worker", take_time, gap=0.008)
-    await worker.ask(lambda _: None)
-    while not slept:
-        await anyio.sleep(0)
-    await worker.ask_in_turn(lambda _: None, lambda _: None, size=5)  # six with the first, 8 ms after the one before
-    while not slept[1:]:
-        await anyio.sleep(0)
-    await worker.ask(lambda _: None, size=12)  # 4 ms after those
-    worker.stop()
-    worker.join()
-    assert [0.006, 0.002, 0.0] == slept

@@ -46,11 +46,11 @@ SYNCHRONOUS = "FULL"
 LOCK_SECONDS = 10.0
 """How long to wait for others who write, when nothing else is said."""
 
-_CHECKPOINT_ROWS = 2_000
-"""How many rows this process changes before it tidies up; some 4 to 8 MB of log."""
+_CHECKPOINT_PAGES = 2_000
+"""How many pages this process writes, about, before it tidies up; some 8 MB of log."""
 
-_GROUP_SECONDS = 0.008
-"""At 500 messages a second, halves what syncing costs; see `Worker`."""
+_PAGES_BESIDE_ROWS = 2
+"""How many pages a transaction writes beside one for each row, about."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.000_5, 0.01
 
@@ -335,10 +335,10 @@ class SQLiteFile(Generic[G]):
         self._group = group
         self._rest = rest
         self._writing, self._reading, self._tidying = (self.database() for _ in range(3))
-        self._writer = Worker("tanksend-writer", self._write, rest=self._end, gap=_GROUP_SECONDS)
+        self._writer = Worker("tanksend-writer", self._write, rest=self._end)
         self._reader: Worker[sqlite3.Connection] = Worker("tanksend-reader", self._read, rest=self._reading.close)
         self._tidier: Worker[None] = Worker("tanksend-tidier", self._tidy, rest=self._tidying.close)
-        self._changed = 0
+        self._pages = 0
         self._tidied = False
 
     def database(self) -> Database:
@@ -350,19 +350,19 @@ class SQLiteFile(Generic[G]):
         self._check_process()
         return await self._reader.ask(work)
 
-    async def write(self, work: Callable[[G], T], size: int = 1) -> T:
+    async def write(self, work: Callable[[G], T]) -> T:
         """
-        What *work* returns, when what it wrote, some *size* rows, is on the disk. Raises `StorageError`.
+        What *work* returns, when what it wrote is on the disk. Raises `StorageError`.
 
         It has to look before it writes: an error of its own, after it wrote something, undoes nothing.
         """
         self._check_process()
-        return await self._writer.ask(work, size)
+        return await self._writer.ask(work)
 
-    async def write_in_turn(self, *works: Callable[[G], Any], size: int = 1) -> list[Any]:
+    async def write_in_turn(self, *works: Callable[[G], Any]) -> list[Any]:
         """What *works* return, done one after the other; see `write`."""
         self._check_process()
-        return await self._writer.ask_in_turn(*works, size=size)
+        return await self._writer.ask_in_turn(*works)
 
     def spare(self, path: str | os.PathLike[str]) -> None:
         """
@@ -409,9 +409,10 @@ class SQLiteFile(Generic[G]):
         if self._tidied:
             self._tidied = False
             self._writing.checkpoint()  # what little was written while the other was at it
-        self._changed += self._writing.write(lambda connection: self._write_group(connection, jobs))
-        if self._changed >= _CHECKPOINT_ROWS:
-            self._changed = 0
+        rows = self._writing.write(lambda connection: self._write_group(connection, jobs))
+        self._pages += rows + _PAGES_BESIDE_ROWS
+        if self._pages >= _CHECKPOINT_PAGES:
+            self._pages = 0
             with suppress(RuntimeError):  # no thread can be started: it is done another time
                 self._tidier.tell(lambda _: None)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -30,7 +29,6 @@ T = TypeVar("T")
 G = TypeVar("G")
 
 _LARGEST_GROUP = 500
-_WORTHWHILE = 3
 _JOIN_SECONDS = 10.0
 
 
@@ -42,16 +40,12 @@ class Job(Generic[G, T]):
         work: Called in the thread with what `serve` gives it.
         error: What to raise instead of returning.
         outcome: What *work* returned.
-        size: How many things it is about, for the gap between groups.
     """
 
-    __slots__ = ("done", "error", "loop", "outcome", "size", "work")
+    __slots__ = ("done", "error", "loop", "outcome", "work")
 
-    def __init__(
-        self, work: Callable[[G], T], loop: Hashable = None, done: anyio.Event | None = None, size: int = 1
-    ) -> None:
+    def __init__(self, work: Callable[[G], T], loop: Hashable = None, done: anyio.Event | None = None) -> None:
         self.work = work
-        self.size = size
         self.loop = loop
         self.done = done
         self.error: BaseException | None = None
@@ -78,9 +72,6 @@ class Worker(Generic[G]):
         serve: Called in the thread with a group of jobs, none empty. It calls `Job.do` of each, or sets `Job.error`;
             what it raises is the error of all of them.
         rest: Called in the thread before it ends.
-        gap: Seconds from the beginning of one group to the next, so that groups form at paced rates, too; fewer when
-            so many things are asked for that a group is worth its while sooner. A request after a pause never waits
-            for it.
     """
 
     def __init__(
@@ -89,12 +80,10 @@ class Worker(Generic[G]):
         serve: Callable[[Sequence[Job[G, Any]]], None],
         *,
         rest: Callable[[], None] = lambda: None,
-        gap: float = 0.0,
     ) -> None:
         self._name = name
         self._serve = serve
         self._rest = rest
-        self._gap = gap
         self._begin()
         watch(self)
 
@@ -103,24 +92,24 @@ class Worker(Generic[G]):
         self._queue: SimpleQueue[Job[G, Any] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    async def ask(self, work: Callable[[G], T], size: int = 1) -> T:
+    async def ask(self, work: Callable[[G], T]) -> T:
         """
-        Have *work* done, which is about *size* things, and wait for it.
+        Have *work* done, and wait for it.
 
         Whoever is cancelled while waiting has asked all the same: it is done, and nobody hears what came of it.
         """
         done = anyio.Event()
-        job: Job[G, T] = Job(work, this_loop(), done, size)
+        job: Job[G, T] = Job(work, this_loop(), done)
         self._put(job)
         await done.wait()
         return job.result()
 
-    async def ask_in_turn(self, *works: Callable[[G], Any], size: int = 1) -> list[Any]:
+    async def ask_in_turn(self, *works: Callable[[G], Any]) -> list[Any]:
         """Have *works* done one after the other, and nothing of them after what is asked for later; see `ask`."""
         done = anyio.Event()
         loop = this_loop()
         jobs: list[Job[G, Any]] = [Job(work, loop) for work in works]
-        jobs[-1].done, jobs[-1].size = done, size
+        jobs[-1].done = done
         self._put(*jobs)
         await done.wait()
         return [job.result() for job in jobs]
@@ -149,21 +138,16 @@ class Worker(Generic[G]):
             thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
-        begun = float("-inf")
         while True:
             job = self._queue.get()
             if job is None:
                 if self._ends():
                     return
                 continue
-            before, begun = begun, time.monotonic()
             group = [job, *self._waiting()]
             self._do(group)
             _wake(group)
-            gap = min(self._gap, _WORTHWHILE * (begun - before) / sum(job.size for job in group))
             del job, group
-            # Here and not after the next request came: that would wake this thread only to let it sleep again.
-            time.sleep(max(0.0, begun + gap - time.monotonic()))
 
     def _ends(self) -> bool:
         """Whether nobody has asked for anything since the thread was told to stop."""

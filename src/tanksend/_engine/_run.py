@@ -91,6 +91,11 @@ class Run:
         """What has become of the messages so far."""
         return self.fates.report
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a request is on the wire, or about to be."""
+        return self._in_flight > 0
+
     # --- for the surface ----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:

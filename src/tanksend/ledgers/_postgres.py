@@ -34,7 +34,6 @@ T = TypeVar("T")
 TIMEOUT_SECONDS = 20.0
 """How long to wait for a server that is away, and for locks of others, when nothing else is said."""
 
-_GROUP_SECONDS = 0.002
 _KEYS_AT_ONCE = 5_000
 _EVENTS_AT_ONCE = 500
 _ROWS_AT_ONCE = 1_000
@@ -223,9 +222,7 @@ class _Desk:
         self._holder = holder
         self._writing = Link(dsn, tables, timeout, holder)
         self._reading = Link(dsn, tables, timeout)
-        self._writer: Worker[None] = Worker(
-            "tanksend-writer", self._write, rest=self._writing.close, gap=_GROUP_SECONDS
-        )
+        self._writer: Worker[None] = Worker("tanksend-writer", self._write, rest=self._writing.close)
         self._reader: Worker[Connection] = Worker("tanksend-reader", self._read, rest=self._reading.close)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -236,12 +233,12 @@ class _Desk:
     async def write(self, errand: Errand) -> list[Any]:
         """The answers of *errand*, when what it changed is committed."""
         self._writing.check_process()
-        return await self._writer.ask(errand, len(errand.asked))
+        return await self._writer.ask(errand)
 
     async def write_in_turn(self, *errands: Errand) -> list[list[Any]]:
         """The answers of *errands*, carried out one after the other; see `write`."""
         self._writing.check_process()
-        return await self._writer.ask_in_turn(*errands, size=sum(len(errand.asked) for errand in errands))
+        return await self._writer.ask_in_turn(*errands)
 
     def stop(self) -> None:
         """Let the threads end and close their connections; does not wait. For finalizers, too."""

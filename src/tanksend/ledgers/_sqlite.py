@@ -93,7 +93,7 @@ class SQLiteLedger:
         if not keys:
             return {}
         names = {key: digest(key) for key in keys}
-        return await self._write(partial(self._claim, names=names, resend=resend_unknown), size=len(names))
+        return await self._write(partial(self._claim, names=names, resend=resend_unknown))
 
     def _claim(self, book: Book, *, names: Mapping[str, bytes], resend: bool) -> Mapping[str, Claim]:
         self._holder.hold()
@@ -115,15 +115,12 @@ class SQLiteLedger:
         if entries:
             await self._write_fates(entries)
 
-    async def _write_fates(
-        self, entries: Sequence[LedgerEntry], *then: Callable[[Book], Any], more: int = 0
-    ) -> list[Any]:
-        """Record *entries*, and those that could not be before, and do *then*, which is about *more* keys."""
+    async def _write_fates(self, entries: Sequence[LedgerEntry], *then: Callable[[Book], Any]) -> list[Any]:
+        """Record *entries*, and those that could not be before, and do *then*."""
         late, self._late = self._late, []
         kept = [*late, *entries]
         try:
-            recording = partial(_record, named=_named(kept), view=self._view())
-            return await self._file.write_in_turn(recording, *then, size=len(kept) + more)
+            return await self._file.write_in_turn(partial(_record, named=_named(kept), view=self._view()), *then)
         except StorageError:
             self._late += kept
             raise
@@ -134,7 +131,7 @@ class SQLiteLedger:
         """As `record` and then `claim`, with one sync at the most; see `BatchingLedger`."""
         names = {key: digest(key) for key in keys}
         claiming = partial(self._claim, names=names, resend=resend_unknown)
-        _, answers = await self._write_fates(entries, claiming, more=len(names))
+        _, answers = await self._write_fates(entries, claiming)
         return answers  # type: ignore[no-any-return]
 
     async def pending(self) -> AsyncIterator[LedgerEntry]:
@@ -263,9 +260,9 @@ class SQLiteLedger:
         await self._write_late()
         return await self._file.read(work)
 
-    async def _write(self, work: Callable[[Book], T], size: int = 1) -> T:
+    async def _write(self, work: Callable[[Book], T]) -> T:
         await self._write_late()
-        return await self._file.write(work, size)
+        return await self._file.write(work)
 
     async def _write_late(self) -> None:
         if self._late:

@@ -22,6 +22,4 @@ def person(address: str) -> str:
 def check_entry(entry: object) -> None:
     """See that *entry* is a `Suppression`. Raises `TypeError`."""
     if not isinstance(entry, Suppression):
-        raise TypeError(
-            f"only a Suppression can be added, such as Suppression(address), not {type(entry).__name__}"
-        )
+        raise TypeError(f"only a Suppression can be added, such as Suppression(address), not {type(entry).__name__}")
