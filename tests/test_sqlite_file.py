@@ -129,13 +129,13 @@ def test_many_may_make_it_at_once(path):
         assert [(80,)] == connection.execute("SELECT count(*) FROM t").fetchall()
 
 
-def test_no_thread_opens_a_file_that_another_one_is_making(path, monkeypatch):
+def test_no_thread_opens_a_file_that_another_one_is_making(open_database, monkeypatch):
     """The descriptor that made it drops the locks of the whole process when it closes."""
     events, close, connect = [], os.close, sqlite3.connect
 
     def slow_close(descriptor):
         if not threads:
-            threads.append(threading.Thread(target=Database(Place(str(path)), FIRST).read, args=(rows,)))
+            threads.append(threading.Thread(target=open_database().read, args=(rows,)))
             threads[0].start()
             threads[0].join(WAIT)
             events.append("made")
@@ -148,7 +148,7 @@ def test_no_thread_opens_a_file_that_another_one_is_making(path, monkeypatch):
     threads = []
     monkeypatch.setattr(os, "close", slow_close)
     monkeypatch.setattr(sqlite3, "connect", noted_connect)
-    Database(Place(str(path)), FIRST).read(rows)
+    open_database().read(rows)
     threads[0].join()
     assert "made" == events[0]
     assert {"opened"} == set(events[1:])
