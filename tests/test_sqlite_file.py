@@ -135,7 +135,7 @@ def test_no_thread_opens_a_file_that_another_one_is_making(open_database, monkey
 
     def slow_close(descriptor):
         if not threads:
-            threads.append(threading.Thread(target=open_database().read, args=(rows,)))
+            threads.append(threading.Thread(target=open_database(lock_timeout=60).read, args=(rows,)))
             threads[0].start()
             threads[0].join(WAIT)
             events.append("made")
@@ -148,7 +148,7 @@ def test_no_thread_opens_a_file_that_another_one_is_making(open_database, monkey
     threads = []
     monkeypatch.setattr(os, "close", slow_close)
     monkeypatch.setattr(sqlite3, "connect", noted_connect)
-    open_database().read(rows)
+    open_database(lock_timeout=60).read(rows)
     threads[0].join()
     assert "made" == events[0]
     assert {"opened"} == set(events[1:])
