@@ -223,3 +223,26 @@ async def test_a_rest_that_fails_leaves_nobody_waiting():
         assert 1 == await worker.ask(lambda size: size)
         worker.stop()
         worker.join()
+
+
+async def test_what_is_done_in_a_moment_wakes_no_loop(worker, monkeypatch):
+    """The loop has waited for it; an error comes through as ever."""
+    monkeypatch.setattr("tanksend._worker.call_soon", lambda *_: pytest.fail("nobody waits for that"))
+    assert 1 == await worker.ask(lambda size: size, 60)
+    with pytest.raises(ZeroDivisionError):
+        await worker.ask(lambda size: size // 0, 60)
+
+
+async def test_what_takes_longer_than_a_moment_holds_nobody_up(worker):
+    """The loop goes on, and hears of it."""
+    go_on, answers = threading.Event(), []
+
+    async def ask():
+        answers.append(await worker.ask(lambda _: go_on.wait(60), 0.001))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert [] == answers
+        go_on.set()
+    assert [True] == answers

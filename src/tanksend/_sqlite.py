@@ -52,6 +52,9 @@ _CHECKPOINT_PAGES = 2_000
 _PAGES_BESIDE_ROWS = 2
 """How many pages a transaction writes beside one for each row, about."""
 
+_MOMENT = 0.000_5
+"""Seconds for which an event loop waits for a read: 64 look-ups in a file of a million rows take half of it."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.000_5, 0.01
 
 _making = threading.Lock()
@@ -348,7 +351,7 @@ class SQLiteFile(Generic[G]):
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What *work* reads, in the reading thread. Raises `StorageError`."""
         self._check_process()
-        return await self._reader.ask(work)
+        return await self._reader.ask(work, _MOMENT)
 
     async def write(self, work: Callable[[G], T]) -> T:
         """
