@@ -52,9 +52,6 @@ _CHECKPOINT_PAGES = 2_000
 _PAGES_BESIDE_ROWS = 2
 """How many pages a transaction writes beside one for each row, about."""
 
-_MOMENT = 0.000_5
-"""Seconds for which an event loop waits for a read: 64 look-ups in a file of a million rows take half of it."""
-
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.000_5, 0.01
 
 _making = threading.Lock()
@@ -348,10 +345,10 @@ class SQLiteFile(Generic[G]):
         """A connection of one's own, for work that takes long."""
         return Database(self._place, self.schema, self.lock_timeout)
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What *work* reads, in the reading thread. Raises `StorageError`."""
+    async def read(self, work: Callable[[sqlite3.Connection], T], moment: float = 0.0) -> T:
+        """What *work* reads, in the reading thread; for *moment*, see `Worker.ask`. Raises `StorageError`."""
         self._check_process()
-        return await self._reader.ask(work, _MOMENT)
+        return await self._reader.ask(work, moment)
 
     async def write(self, work: Callable[[G], T]) -> T:
         """
